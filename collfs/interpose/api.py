@@ -1,0 +1,65 @@
+"""``struct libc_collfs_api``: the function-pointer table of the proposal of 2011, for the file calls of ``ld.so``.
+
+::
+
+    struct libc_collfs_api {                                     NULL: the original call; its sites stay untouched bytes
+      int     (*fxstat64)(int vers, int fd, struct stat64 *buf);
+      int     (*xstat64)(int vers, const char *file, struct stat64 *buf);
+      int     (*open)(const char *pathname, int flags, mode_t mode);
+      int     (*close)(int fd);
+      ssize_t (*read)(int fd, void *buf, size_t count);
+      off_t   (*lseek)(int fildes, off_t offset, int whence);
+      void   *(*mmap)(void *addr, size_t len, int prot, int flags, int fildes, off_t off);
+      int     (*munmap)(void *addr, size_t len);
+    };
+
+A row may hold machine code (the default: look-ups in the path table), a C function, or, for single-threaded programs,
+a Python function (``callbacks.py``). Errors are the C library's: -1 and errno (MAP_FAILED for mmap).
+
+Rules of the file: :data:`ROWS` is the one list; the structure and the layout test follow from it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import CFUNCTYPE, c_char_p, c_int, c_long, c_size_t, c_ssize_t, c_uint, c_void_p
+
+from .machine.layout import ROW_NAMES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .machine.code import Code
+
+# name, result, arguments; in the order of the structure
+ROWS: tuple[tuple[str, type, tuple[type, ...]], ...] = (
+    ("fxstat64", c_int, (c_int, c_int, c_void_p)),
+    ("xstat64", c_int, (c_int, c_char_p, c_void_p)),
+    ("open", c_int, (c_char_p, c_int, c_uint)),
+    ("close", c_int, (c_int,)),
+    ("read", c_ssize_t, (c_int, c_void_p, c_size_t)),
+    ("lseek", c_long, (c_int, c_long, c_int)),
+    ("mmap", c_void_p, (c_void_p, c_size_t, c_int, c_int, c_int, c_long)),
+    ("munmap", c_int, (c_void_p, c_size_t)),
+)
+assert tuple(name for name, _, _ in ROWS) == ROW_NAMES
+
+PROTOTYPES = {name: CFUNCTYPE(restype, *argtypes, use_errno=True) for name, restype, argtypes in ROWS}
+
+
+class LibcCollfsApi(ctypes.Structure):
+    """``struct libc_collfs_api``: eight function pointers, 64 bytes. All NULL when made without arguments."""
+
+    _fields_ = [(name, PROTOTYPES[name]) for name, _, _ in ROWS]
+
+    def addresses(self) -> tuple[int, ...]:
+        """The eight pointers as integers, 0 for NULL."""
+        return tuple((c_void_p * len(ROWS)).from_buffer_copy(self)[i] or 0 for i in range(len(ROWS)))
+
+
+def default_api(code: Code) -> LibcCollfsApi:
+    """Look-ups in the path table for ``open`` and ``xstat64``, which is all that ld.so needs when the descriptor handed
+    out is a real one: read, fxstat64, mmap and close stay the original calls."""
+    api = LibcCollfsApi()
+    api.open = PROTOTYPES["open"](code.base + code.header.api_open)
+    api.xstat64 = PROTOTYPES["xstat64"](code.base + code.header.api_xstat64)
+    return api

@@ -1,0 +1,128 @@
+"""The machine code in memory: near the objects that jump to it, read-execute, never unmapped.
+
+::
+
+    within 2 GiB of ld.so and libc.so.6
+    +------------------+----------------------------+--------------+
+    | cell (rw-, anon) | blob (r-x, memfd, private) | trampolines  |
+    +------------------+----------------------------+--------------+
+     <- CELL_SIZE ----> machine.ld fixes this distance, so that the code finds the cell without an argument
+
+A memfd mapped read-execute is allowed where making anonymous memory executable isn't (PR_SET_MDWE, measured).
+
+Rules of the file: nothing that may be in use is unmapped or written again; addresses are checked, not hoped for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import PYFUNCTYPE, POINTER, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
+
+from ... import _libc
+from ...errors import InterposeRefused
+from .layout import CELL_SIZE, TEMPLATE_ROW, TEMPLATES, BlobHeader, Cell
+
+MAGIC = int.from_bytes(b"collfs01", "little")
+REACH = (1 << 31) - (1 << 24)  # a rel32 jump, with room to spare
+PAGE = 4096
+
+
+def blob() -> bytes:
+    """The shipped bytes for this machine.
+
+    :raises InterposeRefused: if there are none for it
+    """
+    path = os.path.join(os.path.dirname(__file__), os.uname().machine + ".bin")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise InterposeRefused(f"no machine code for {os.uname().machine}: {exc}") from None
+    try:
+        content = os.read(fd, 1 << 20)
+    finally:
+        os.close(fd)
+    header = BlobHeader.from_buffer_copy(content)
+    if header.magic != MAGIC or header.size != len(content):
+        raise InterposeRefused(f"{path} is damaged: {len(content)} bytes, {header.size} expected")
+    return content
+
+
+class Code:
+    """The mapped machine code of this process, with its functions as Python callables (the GIL is kept in all of them)."""
+
+    def __init__(self, near: list[tuple[int, int]], tail: int) -> None:
+        """
+        :param near: (start, end) of the texts that must reach the code, and be reached from it
+        :param tail: bytes to reserve for trampolines behind the blob
+        :raises InterposeRefused: if no memory near enough can be had
+        """
+        self.bytes = blob()
+        self.header = BlobHeader.from_buffer_copy(self.bytes)
+        self.templates: dict[str, tuple[int, int, int, int, int]] = {}
+        for i, name in enumerate(TEMPLATES):
+            row = TEMPLATE_ROW.from_buffer_copy(self.bytes, ctypes.sizeof(BlobHeader) + i * ctypes.sizeof(TEMPLATE_ROW))
+            self.templates[name] = (row[0], row[1], row[2], row[3], row[4])
+        self.tail_offset = (len(self.bytes) + 63) & -64
+        self.size = CELL_SIZE + ((self.tail_offset + tail + PAGE - 1) & -PAGE)
+        self.page = _reserve(near, self.size)
+        self.base = self.page + CELL_SIZE
+        _libc.mmap(
+            self.page,
+            CELL_SIZE,
+            _libc.PROT_READ | _libc.PROT_WRITE,
+            _libc.MAP_PRIVATE | _libc.MAP_ANONYMOUS | _libc.MAP_FIXED,
+        )
+        self.cell = Cell.from_address(self.page)
+        self.cell.errno_location = _libc.errno_location
+        self.map(b"")
+        at = self.base
+        h = self.header
+        self.probe = PYFUNCTYPE(c_uint64, c_void_p, c_char_p, POINTER(c_uint32))(at + h.probe)
+        self.swap_word = PYFUNCTYPE(c_uint64, c_void_p, c_uint64, c_uint64)(at + h.swap_word)
+        self.store_word = PYFUNCTYPE(None, c_void_p, c_uint64)(at + h.store_word)
+        self.forget = PYFUNCTYPE(None, c_void_p, c_char_p, c_uint64, c_uint64)(at + h.forget)
+        self.poke = PYFUNCTYPE(c_int64, c_void_p, c_char_p, c_uint64, c_uint64)(at + h.poke)
+        self.hash_key = PYFUNCTYPE(c_uint32, c_char_p, c_uint64)(at + h.hash_key)
+
+    def map(self, trampolines: bytes) -> None:
+        """Map the blob with *trampolines* behind it. Only before the first site jumps there."""
+        image = self.bytes.ljust(self.tail_offset, b"\xcc") + trampolines
+        size = self.size - CELL_SIZE
+        if len(image) > size:
+            raise InterposeRefused(f"{len(trampolines)} bytes of trampolines don't fit into {size}")
+        fd = _libc.memfd(b"collfs-code", image.ljust(size, b"\xcc"))
+        try:
+            _libc.mmap(
+                self.base, size, _libc.PROT_READ | _libc.PROT_EXEC, _libc.MAP_PRIVATE | _libc.MAP_FIXED, fd
+            )
+        finally:
+            os.close(fd)
+
+
+def _reaches(page: int, size: int, near: list[tuple[int, int]]) -> bool:
+    return all(abs(page - end) < REACH and abs(page + size - start) < REACH for start, end in near)
+
+
+def _reserve(near: list[tuple[int, int]], size: int) -> int:
+    """Reserve *size* bytes of address space within reach of all of *near*."""
+    flags = _libc.MAP_PRIVATE | _libc.MAP_ANONYMOUS
+    page = _libc.mmap(0, size, _libc.PROT_NONE, flags)
+    if _reaches(page, size, near):
+        return page
+    _libc.munmap_(page, size)
+    last = 0
+    with open("/proc/self/maps", "rb") as maps:
+        for line in maps:
+            start, end = (int(x, 16) for x in line.split(None, 1)[0].split(b"-"))
+            for page in (start - size, last):
+                if last <= page and page + size <= start and page >= 1 << 16 and _reaches(page, size, near):
+                    try:
+                        got = _libc.mmap(page, size, _libc.PROT_NONE, flags | _libc.MAP_FIXED_NOREPLACE)
+                    except OSError:
+                        continue
+                    if got == page:
+                        return page
+                    _libc.munmap_(got, size)  # a kernel before 4.17 takes the flag for a hint
+            last = end
+    raise InterposeRefused("no free memory within 2 GiB of the dynamic linker and the C library")

@@ -1,0 +1,117 @@
+/* What lies in memory between Python and the machine code: the private cell of a process and the shared path table.
+ *
+ *   cell (private, 2 pages before the code)        table (one shared-memory file, mapped by every rank of the node)
+ *   +----------------------+                       +--------+------------+---------------------------------------+
+ *   | table  --------------+---------------------->| header | miss log   | heap: slots, entries, stats, strings  |
+ *   | off, floor, api[8]   |                       +--------+------------+---------------------------------------+
+ *   | mirror_fds, count    |                           |                     ^         ^        ^
+ *   +----------------------+                           +--- slots -----------+  slot --+ entry -+- st, link, copy
+ *
+ * Rules of the file
+ *  - Offsets, never pointers, inside the table: every process maps it where it likes. An offset in a u32 counts 8 bytes.
+ *  - One writer at a time (a file lock) appends to the heap and publishes by single aligned 8-byte stores; readers take
+ *    no lock. Nothing that was published is ever moved or freed, so a reader's pointer stays good.
+ *  - entry.word is the only thing that readers change (invalidation), by compare-and-swap, because writers change it too.
+ *  - machine/layout.py holds the same structures; tests/abi compares them field by field with the C compiler.
+ */
+#ifndef COLLFS_LAYOUT_H
+#define COLLFS_LAYOUT_H
+
+typedef unsigned long u64;
+typedef unsigned int u32;
+typedef unsigned short u16;
+typedef unsigned char u8;
+typedef long i64;
+
+enum {
+  TABLE_MAGIC = 0x464c4c43, /* "CLLF" */
+  TABLE_VERSION = 1,
+  MAX_PREFIX = 64,
+  RING = 128,      /* hashes of the last invalidated paths */
+  SEEN = 4096,     /* hashes of misses already noted */
+  MISS_LOG = 1 << 18, /* bytes */
+  MAX_FD = 4096,   /* descriptors that may be mirrors */
+};
+
+/* kinds of an entry: bits 0..7 of entry.word */
+enum {
+  K_UNKNOWN = 0, /* forgotten; may be staged again */
+  K_FILE = 1,    /* regular file, content staged: the copy answers */
+  K_REG = 2,     /* regular file, metadata only (st may be 0: not even that) */
+  K_DIR = 3,
+  K_ABSENT = 4,
+  K_NATIVE = 5,  /* exists, but is the plain file system's business: special files, broken links, refused files */
+  K_WRITTEN = 6, /* changed during this job: native for the rest of it */
+};
+/* flags: bits 8..31 of entry.word; bits 32..63 are the offset of the copy's path */
+enum {
+  F_COMPLETE = 1 << 8, /* directory: every child has an entry */
+  F_MIRROR = 1 << 9,   /* directory: the copy's path is a mirror directory */
+  F_LINK = 1 << 10,    /* the last component of this name is a symbolic link */
+};
+
+enum { OP_OPEN, OP_STAT, OP_ACCESS, OP_READLINK, OP_OPENDIR, OP_CHANGE, OPS };
+enum { O_REDIRECTED, O_ABSENT, O_NATIVE, O_FALLBACK, OUTCOMES };
+enum { R_FXSTAT64, R_XSTAT64, R_OPEN, R_CLOSE, R_READ, R_LSEEK, R_MMAP, R_MUNMAP, ROWS };
+
+struct cell {
+  u64 table;          /* address of the table; 0: nothing is managed */
+  u64 off;            /* != 0: this process is switched off (chroot, a new mount namespace) */
+  u64 floor;          /* listings with seq <= floor are no longer believed (importlib.invalidate_caches) */
+  u64 errno_location; /* address of libc's int *__errno_location(void) */
+  u64 api[ROWS];      /* struct libc_collfs_api */
+  u64 row_calls[ROWS];
+  u64 count[OPS][OUTCOMES];
+  u64 mirror_fds[MAX_FD / 64];
+};
+
+struct prefix {
+  u32 off, len;
+};
+
+struct table {
+  u32 magic, version;
+  u64 size;      /* of the mapping */
+  u64 slots;     /* offset of the slot array | log2 of its length; the offset is a multiple of 64 */
+  u64 heap;      /* writer: first free byte */
+  u64 allocated; /* writer: backed by real memory up to here */
+  u64 entries;   /* writer */
+  u64 sequence;  /* writer: listings published */
+  u64 epoch;     /* invalidations so far */
+  u64 used;      /* entries that were asked for at least once, by kind of call */
+  u64 staged_bytes, staged_files, overflow;
+  u64 saved;     /* value of used + misses when the manifest was last written */
+  u64 miss_pos, misses;
+  u32 nprefix, mirror_len;
+  u32 mirror_off, pad; /* "<store>/m/": where mirror directories lie, links resolved */
+  struct prefix prefix[MAX_PREFIX];
+  u32 ring[RING];
+  u32 seen[SEEN];
+  u8 miss[MISS_LOG];
+};
+
+struct entry {
+  u32 hash, key_len;
+  u64 word;
+  u32 st;   /* struct stat, links followed; 0: not recorded */
+  u32 link; /* struct link; 0: not a link, or not recorded */
+  u32 seq;  /* table.sequence when this became known */
+  u32 used; /* 1 << OP_... */
+  char key[]; /* NUL terminated */
+};
+
+/* struct stat of the machine, as the kernel fills it: 144 bytes on x86-64 (arch/x86/include/uapi/asm/stat.h),
+ * 128 on aarch64 (include/uapi/asm-generic/stat.h) */
+#if defined(__x86_64__)
+enum { STAT_SIZE = 144 };
+#else
+enum { STAT_SIZE = 128 };
+#endif
+
+struct link {
+  u64 lst[STAT_SIZE / 8];
+  u32 target_len;
+  char target[];
+};
+
+#endif

@@ -1,0 +1,119 @@
+"""The structures of ``layout.h``, in the same order and under the same names. tests/abi compares them with the C compiler.
+
+Rules of the file: no field without its twin in ``layout.h``; ``TABLE_VERSION`` changes with every change of meaning.
+"""
+
+from __future__ import annotations
+
+from ctypes import Structure, c_uint8, c_uint32, c_uint64, sizeof
+
+TABLE_MAGIC, TABLE_VERSION = 0x464C4C43, 1
+MAX_PREFIX, RING, SEEN, MISS_LOG, MAX_FD = 64, 128, 4096, 1 << 18, 4096
+
+K_UNKNOWN, K_FILE, K_REG, K_DIR, K_ABSENT, K_NATIVE, K_WRITTEN = range(7)
+F_COMPLETE, F_MIRROR, F_LINK = 1 << 8, 1 << 9, 1 << 10
+
+OPERATIONS = ("open", "stat", "access", "readlink", "opendir", "change")
+OUTCOMES = ("redirected", "absent", "native", "fallback")
+ROW_NAMES = ("fxstat64", "xstat64", "open", "close", "read", "lseek", "mmap", "munmap")
+
+STAT_SIZE = 144  # struct stat on x86-64: arch/x86/include/uapi/asm/stat.h
+#: order of the fields of struct stat on x86-64, as struct.pack format: st_dev, st_ino, st_nlink, st_mode, st_uid, st_gid,
+#: padding, st_rdev, st_size, st_blksize, st_blocks, st_atim, st_mtim, st_ctim (seconds and nanoseconds), unused
+STAT_FORMAT = "<QQQIII4xQqqqqqqqqq24x"
+
+
+class Cell(Structure):
+    """``struct cell``: private to the process."""
+
+    _fields_ = [
+        ("table", c_uint64),
+        ("off", c_uint64),
+        ("floor", c_uint64),
+        ("errno_location", c_uint64),
+        ("api", c_uint64 * len(ROW_NAMES)),
+        ("row_calls", c_uint64 * len(ROW_NAMES)),
+        ("count", (c_uint64 * len(OUTCOMES)) * len(OPERATIONS)),
+        ("mirror_fds", c_uint64 * (MAX_FD // 64)),
+    ]
+
+
+class Prefix(Structure):
+    """``struct prefix``."""
+
+    _fields_ = [("off", c_uint32), ("len", c_uint32)]
+
+
+class TableHeader(Structure):
+    """``struct table``: the head of the shared-memory file."""
+
+    _fields_ = [
+        ("magic", c_uint32),
+        ("version", c_uint32),
+        ("size", c_uint64),
+        ("slots", c_uint64),
+        ("heap", c_uint64),
+        ("allocated", c_uint64),
+        ("entries", c_uint64),
+        ("sequence", c_uint64),
+        ("epoch", c_uint64),
+        ("used", c_uint64),
+        ("staged_bytes", c_uint64),
+        ("staged_files", c_uint64),
+        ("overflow", c_uint64),
+        ("saved", c_uint64),
+        ("miss_pos", c_uint64),
+        ("misses", c_uint64),
+        ("nprefix", c_uint32),
+        ("mirror_len", c_uint32),
+        ("mirror_off", c_uint32),
+        ("pad", c_uint32),
+        ("prefix", Prefix * MAX_PREFIX),
+        ("ring", c_uint32 * RING),
+        ("seen", c_uint32 * SEEN),
+        ("miss", c_uint8 * MISS_LOG),
+    ]
+
+
+class Entry(Structure):
+    """``struct entry``, without its key."""
+
+    _fields_ = [
+        ("hash", c_uint32),
+        ("key_len", c_uint32),
+        ("word", c_uint64),
+        ("st", c_uint32),
+        ("link", c_uint32),
+        ("seq", c_uint32),
+        ("used", c_uint32),
+    ]
+
+
+class BlobHeader(Structure):
+    """The head of the machine code (``trampoline.S``): where its functions and templates are, as offsets."""
+
+    _fields_ = [("magic", c_uint64), ("size", c_uint32), ("pad", c_uint32)] + [
+        (name, c_uint32)
+        for name in (
+            "libc_entry",
+            "ldso_entry",
+            "api_open",
+            "api_xstat64",
+            "probe",
+            "swap_word",
+            "store_word",
+            "forget",
+            "poke",
+            "hash_key",
+        )
+    ]
+
+
+TEMPLATES = ("plain", "path_rdi", "path_rsi", "cancel", "cave")
+#: per template, behind the header: start, size, and the holes call, ret, back (relative to start)
+TEMPLATE_ROW = c_uint32 * 5
+HEAD_SIZE = 16  # bytes for displaced instructions at the start of a template
+CELL_SIZE = 0x2000  # distance from the cell to the code: machine.ld
+
+assert sizeof(Entry) == 32
+assert sizeof(Cell) <= CELL_SIZE

@@ -1,0 +1,129 @@
+"""The transport interface: how file questions of this node are answered.
+
+Write three methods and you have a transport; override more to make it fast::
+
+    from collfs.record import Name, Stat
+    from collfs.transport import Transport
+
+    class MyTransport(Transport):
+        name = "mine"
+
+        def stat(self, path): ...
+        def listdir(self, path): ...
+        def read(self, path): ...
+
+    def transport(options):          # the object that the entry point names
+        return MyTransport()
+
+A transport never sees machine code, tables or hooks. The core wraps every call: one that raises anything but OSError,
+or takes longer than the ``patience`` of the session, is logged once and marked dead, and the job goes on natively.
+
+Threads: the methods are called from whichever thread of the program wanted a file, one call at a time unless
+``concurrent`` is true. After a fork the child never calls its transport.
+"""
+
+from __future__ import annotations
+
+from ..record import CONTENT, LIST, META, NAMES, Name, Record, Stat, Want
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ..record import Buffer
+
+
+class Transport:
+    """Base class of all transports. Paths are absolute and normalised; errors are the OSError that the original gives."""
+
+    #: short name, as users write it in ``transport="..."``
+    name: str = ""
+    #: whether several threads may call at once
+    concurrent: bool = False
+    #: whether this process is the one that reads for the job (keeps the manifest, may write bytecode)
+    is_root: bool = True
+
+    # -- the three that an author must write ---------------------------------------------------------------------
+
+    def stat(self, path: str) -> Stat:
+        """Metadata of what *path* leads to (links followed).
+
+        :raises OSError: as os.stat would on the original
+        """
+        raise NotImplementedError(f"transport {self.name!r} has no stat()")
+
+    def listdir(self, path: str) -> Sequence[Name]:
+        """All names in the directory *path* with their kinds (``d_type``): complete, or an error.
+
+        A :class:`~collfs.record.Name` may also carry its metadata; what it doesn't carry is asked for later or goes native.
+
+        :raises OSError: as os.listdir would on the original
+        """
+        raise NotImplementedError(f"transport {self.name!r} has no listdir()")
+
+    def read(self, path: str) -> Buffer:
+        """The whole content of the regular file *path*. A memoryview is welcome: no copy of it is made.
+
+        :raises OSError: as open and read would on the original
+        """
+        raise NotImplementedError(f"transport {self.name!r} has no read()")
+
+    # -- optional ------------------------------------------------------------------------------------------------
+
+    def lstat(self, path: str) -> tuple[Stat, str | None]:
+        """Metadata of *path* itself, and the text of the link if it is one. Default: never a link.
+
+        :raises OSError: as os.lstat would on the original
+        """
+        return self.stat(path), None
+
+    def mmap(self, path: str) -> str | None:
+        """The name of a file on this node that holds exactly the bytes of *path*, or None (default).
+
+        The store then links to it instead of copying; it must stay unchanged until :meth:`close`.
+        """
+        return None
+
+    def fetch(self, wants: Sequence[Want]) -> Iterator[Record]:
+        """Answer many wants. Default: :meth:`stat`, :meth:`listdir` and :meth:`read`, one by one.
+
+        Yields at least one record for each want, in any order; a failed want gives a record with ``errno``. Records that
+        nobody asked for are welcome: the store takes them too.
+        """
+        for want in wants:
+            try:
+                yield self.answer(want)
+            except OSError as exc:
+                yield Record(want.path, errno=exc.errno or 5)
+
+    def answer(self, want: Want) -> Record:
+        """One want, by the methods above.
+
+        :raises OSError: as the original would
+        """
+        lst, target = self.lstat(want.path)
+        st = lst if target is None else self.stat(want.path)
+        link = {} if target is None else {"lst": lst, "target": target}
+        if want.aspect in (LIST, NAMES):
+            return Record(want.path, st, names=self.listdir(want.path), **link)  # type: ignore[arg-type]
+        if want.aspect == CONTENT:
+            node_path = self.mmap(want.path)
+            if node_path is not None:
+                return Record(want.path, st, node_path=node_path, **link)  # type: ignore[arg-type]
+            return Record(want.path, st, content=self.read(want.path), **link)  # type: ignore[arg-type]
+        assert want.aspect == META, want
+        return Record(want.path, st, **link)  # type: ignore[arg-type]
+
+    # -- life cycle ----------------------------------------------------------------------------------------------
+
+    def open(self, prefixes: Sequence[str]) -> None:
+        """Called once, before anything else, with the managed prefixes. Collective for transports that are.
+
+        :raises TransportUnavailable: if this transport can't work here; the message says what to do
+        """
+
+    def publish(self, records: Iterable[Record]) -> None:
+        """The store has just taken these records: tell others, if that is what this transport does. Must not wait."""
+
+    def close(self) -> None:
+        """Called once at the end, from ``finalize`` or at exit. Releases everything; must not raise and must not hang."""
