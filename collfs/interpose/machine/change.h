@@ -6,11 +6,6 @@
 #define COLLFS_CHANGE_H
 #include "path.h"
 
-static void set_written(struct entry *e) {
-  u64 w = __atomic_load_n(&e->word, __ATOMIC_ACQUIRE);
-  while (!__atomic_compare_exchange_n(&e->word, &w, K_WRITTEN, 0, __ATOMIC_RELEASE, __ATOMIC_ACQUIRE)) {}
-}
-
 /* A writer compares the epoch before its read with the one at publishing, and drops what the ring names in between. */
 static void note_epoch(struct table *t, u32 h) {
   u64 at = __atomic_fetch_add(&t->epoch, 1, __ATOMIC_ACQ_REL);

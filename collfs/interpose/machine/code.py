@@ -21,7 +21,7 @@ from ctypes import PYFUNCTYPE, POINTER, c_char_p, c_int64, c_uint32, c_uint64, c
 
 from ... import _libc
 from ...errors import InterposeRefused
-from .layout import CELL_SIZE, TEMPLATE_ROW, TEMPLATES, BlobHeader, Cell
+from .layout import CELL_SIZE, TEMPLATE_ROW, TEMPLATES, BlobHeader, Cell, News
 
 MAGIC = int.from_bytes(b"collfs01", "little")
 REACH = (1 << 31) - (1 << 24)  # a rel32 jump, with room to spare
@@ -83,7 +83,7 @@ class Code:
         self.store_word = PYFUNCTYPE(None, c_void_p, c_uint64)(at + h.store_word)
         self.forget = PYFUNCTYPE(None, c_void_p, c_char_p, c_uint64, c_uint64)(at + h.forget)
         self.poke = PYFUNCTYPE(c_int64, c_void_p, c_char_p, c_uint64, c_uint64)(at + h.poke)
-        self.hash_key = PYFUNCTYPE(c_uint32, c_char_p, c_uint64)(at + h.hash_key)
+        self.put = PYFUNCTYPE(c_int64, c_void_p, POINTER(News))(at + h.put)
 
     def map(self, trampolines: bytes) -> None:
         """Map the blob with *trampolines* behind it. Only before the first site jumps there."""

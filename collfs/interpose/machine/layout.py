@@ -5,7 +5,7 @@ Rules of the file: no field without its twin in ``layout.h``; ``TABLE_VERSION`` 
 
 from __future__ import annotations
 
-from ctypes import Structure, c_uint8, c_uint32, c_uint64, sizeof
+from ctypes import Structure, c_char_p, c_uint8, c_uint32, c_uint64, sizeof
 
 TABLE_MAGIC, TABLE_VERSION = 0x464C4C43, 1
 MAX_PREFIX, RING, SEEN, MISS_LOG, MAX_FD = 64, 128, 4096, 1 << 18, 4096
@@ -89,6 +89,27 @@ class Entry(Structure):
     ]
 
 
+class News(Structure):
+    """``struct news`` of ``writer.h``."""
+
+    _fields_ = [
+        ("key", c_char_p),
+        ("key_len", c_uint64),
+        ("word", c_uint64),
+        ("copy", c_char_p),
+        ("copy_len", c_uint64),
+        ("st", c_char_p),
+        ("lst", c_char_p),
+        ("target", c_char_p),
+        ("target_len", c_uint64),
+        ("seq", c_uint64),
+        ("epoch", c_uint64),
+    ]
+
+
+PUT_DONE, PUT_STALE, PUT_FULL = 0, 1, -28
+
+
 class BlobHeader(Structure):
     """The head of the machine code (``trampoline.S``): where its functions and templates are, as offsets."""
 
@@ -104,7 +125,7 @@ class BlobHeader(Structure):
             "store_word",
             "forget",
             "poke",
-            "hash_key",
+            "put",
         )
     ]
 

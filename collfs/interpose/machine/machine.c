@@ -9,6 +9,7 @@
  */
 #include "change.h"
 #include "rows.h"
+#include "writer.h"
 
 static COLD i64 libc_relative(struct table *t, u64 *a, u64 nr);
 static COLD i64 libc_change(struct table *t, u64 *a, u64 nr);
@@ -125,8 +126,6 @@ HIDDEN u64 probe(struct table *t, const char *p, u32 *where) {
   if (((w & 0xff) == K_DIR || (w & 0xff) == K_ABSENT) && e->seq <= cell.floor) return K_UNKNOWN;
   return w;
 }
-
-HIDDEN u32 hash_key(const char *k, u64 n) { return hash(k, (u32)n); }
 
 HIDDEN u64 swap_word(u64 *at, u64 expected, u64 desired) {
   __atomic_compare_exchange_n(at, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);

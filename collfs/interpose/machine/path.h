@@ -24,7 +24,7 @@ static inline u64 load8(const char *p) {
   return v;
 }
 
-/* 64-bit multiply-xor over words (the constant is 2^64 / golden ratio); the Python writer calls this one by hash_key */
+/* 64-bit multiply-xor over words (the constant is 2^64 / golden ratio) */
 static u32 hash(const char *k, u32 n) {
   const u64 m = 0x9E3779B97F4A7C15UL;
   u64 h = n;
@@ -133,6 +133,11 @@ static i64 normalise(struct table *t, char *b, i64 n, const char *s, int *slash,
   }
   b[n] = 0;
   return n;
+}
+
+static void set_written(struct entry *e) {
+  u64 w = __atomic_load_n(&e->word, __ATOMIC_ACQUIRE);
+  while (!__atomic_compare_exchange_n(&e->word, &w, K_WRITTEN, 0, __ATOMIC_RELEASE, __ATOMIC_ACQUIRE)) {}
 }
 
 /* length of the directory part of p[0..n), 0 at the top */

@@ -33,7 +33,7 @@ blob:
         .long   store_word - blob
         .long   forget - blob
         .long   poke - blob
-        .long   hash_key - blob
+        .long   put - blob
 /* templates: start, size, then the holes, relative to start (each the place of a rel32) */
 .macro ROW name
         .long   \name - blob, \name\()_end - \name

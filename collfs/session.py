@@ -1,0 +1,465 @@
+"""The session: from ``initialize`` to ``finalize``.
+
+::
+
+    uninitialised --> starting --> serving --> closing --> closed --> starting ...
+                          |                                  ^
+                          +-------- a bad argument ----------+
+
+A session that can't redirect anything (no prefixes, an unknown C library, no place for a store) is serving all the same:
+it is *idle*, says why, and every call goes native.
+
+Rules of the file: hooks first, so that whatever is imported afterwards already comes from the node; the order of closing
+is the reverse of the order of starting; a forked child keeps its redirects and never talks to the transport.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+
+from .errors import CollfsError, InterposeRefused, OptionError, StateError, StoreError
+from .messages import Messages
+from .options import Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .fetcher import Fetcher
+    from .interpose.interposer import Interposer
+    from .record.manifest import Manifest
+    from .store.node import NodeStore
+    from .store.stager import Stager
+    from .transport import Transport
+    from .transport.registry import Choice
+    from .triggers.audit import Audit
+    from .triggers.finder import Finder
+
+UNINITIALISED, STARTING, SERVING, CLOSING, CLOSED = "uninitialised", "starting", "serving", "closing", "closed"
+MOVES = {
+    UNINITIALISED: (STARTING,),
+    STARTING: (SERVING, CLOSED),
+    SERVING: (CLOSING,),
+    CLOSING: (CLOSED,),
+    CLOSED: (STARTING,),
+}
+
+
+class Session:
+    """One start of collfs in this process. Made by :func:`initialize`; all methods are for the process that made it."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.state = UNINITIALISED
+        self.pid = os.getpid()
+        self.messages = Messages(options.quiet)
+        self.prefixes: list[str] = []
+        self.prefix_reasons: dict[str, str] = {}
+        self.idle = ""  # why nothing is redirected
+        self.interposer: Interposer | None = None
+        self.store: NodeStore | None = None
+        self.choice: Choice | None = None
+        self.transport: Transport | None = None
+        self.stager: Stager | None = None
+        self.fetcher: Fetcher | None = None
+        self.manifest: Manifest | None = None
+        self.manifest_path = ""
+        self.manifest_wants = 0
+        self._finder: Finder | None = None
+        self._audit: Audit | None = None
+        self._wrote_bytecode = sys.dont_write_bytecode
+
+    def _move(self, state: str) -> None:
+        if state not in MOVES[self.state]:
+            raise StateError(f"collfs is {self.state} and can't become {state}")
+        self.state = state
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """See :func:`initialize`."""
+        self._move(STARTING)
+        try:
+            self._find_prefixes()
+            if not self.idle or self.options.api is not None:
+                self._redirect()
+            self._connect()
+            if not self.idle:
+                self._trigger()
+                self._stage_manifest()
+        except BaseException:
+            self._release()
+            self._move(CLOSED)
+            raise
+        self._move(SERVING)
+
+    def _find_prefixes(self) -> None:
+        from .prefixes import automatic, explicit
+
+        if self.options.prefixes is not None:
+            self.prefixes = explicit(self.options.prefixes)
+        else:
+            self.prefixes, self.prefix_reasons = automatic(os.environ)
+        if not self.prefixes:
+            self.idle = "no directory to manage"
+            if self.options.api is None:
+                self.messages.warn(
+                    "idle",
+                    "nothing to do: this Python and its path lie on local file systems. To manage a directory all the"
+                    " same, name it: --prefix DIR, COLLFS_PREFIXES=DIR or prefixes=[DIR]",
+                )
+
+    def _redirect(self) -> None:
+        """Hooks live, with an empty or a joined store."""
+        from .interpose.interposer import Interposer
+
+        options = self.options
+        try:
+            self.interposer = Interposer()
+            if not self.idle:
+                from .store.node import candidates, open_store
+
+                bases = candidates(options.store, os.environ)
+                self.store = open_store(options.job, bases, self.interposer.code, chosen=options.store is not None)
+                self._add_prefixes(self.store)
+                self.interposer.set_table(self.store.table.address)
+            self.interposer.install(options.api)  # type: ignore[arg-type]
+            if self.store is not None:
+                from .store.node import CANARY
+
+                try:
+                    self.interposer.verify(self.store.canary, len(CANARY))
+                except InterposeRefused:
+                    self.interposer.uninstall()
+                    raise
+        except (InterposeRefused, StoreError) as exc:
+            if isinstance(exc, StoreError) and options.store is not None:
+                raise OptionError(f"store={options.store!r}: {exc}. Give a writable directory on this node") from exc
+            self.idle = str(exc)
+            self.messages.warn("idle", f"files are read as without collfs: {exc}")
+            self._release()
+
+    def _add_prefixes(self, store: NodeStore) -> None:
+        from . import _libc
+        from .store.node import LOCK_SECONDS, wait_for_lock
+
+        missing = [p for p in self.prefixes if p not in store.table.prefixes()]
+        if not missing:
+            return
+        if not wait_for_lock(store.write, _libc.LOCK_EX, min(LOCK_SECONDS, self.options.patience)):
+            raise StoreError(110, "the node store is locked by another process")
+        try:
+            for path in missing:
+                if not store.table.add_prefix(path):
+                    self.messages.warn("prefixes", f"too many prefixes: {path} is not managed")
+        finally:
+            _libc.flock(store.write, _libc.LOCK_UN)
+
+    def _connect(self) -> None:
+        """Choose and open the transport; what the user asked for by name must work or be an error, idle or not."""
+        from .transport.registry import choose
+
+        options = self.options
+        if self.store is None:
+            if options.transport != "auto":
+                self.transport = (choice := choose(options.transport, options, fallback=options.fallback)).transport
+                self.choice = choice
+            return
+        from .store.stager import Stager, default_limit
+
+        limit = options.max_store_bytes if options.max_store_bytes is not None else default_limit(self.store.path)
+        if options.max_file_bytes is None:
+            options.max_file_bytes = limit // 4 if limit else None
+        self.choice = choose(options.transport, options, fallback=options.fallback, prefixes=self.prefixes)
+        self.transport = self.choice.transport
+        self.stager = Stager(self.store, limit)
+
+    def _trigger(self) -> None:
+        from .fetcher import Fetcher
+        from .triggers.audit import Audit
+        from .triggers.finder import Finder
+        from .triggers.library import Libraries
+
+        assert self.store is not None and self.stager is not None and self.transport is not None
+        self.fetcher = Fetcher(
+            self.transport,
+            self.store,
+            self.stager,
+            prefixes=self.prefixes,
+            exclude=_matcher(self.options.exclude),
+            patience=self.options.patience,
+            messages=self.messages,
+        )
+        self._audit = Audit(self.fetcher, Libraries(self.fetcher, os.environ.get("LD_LIBRARY_PATH", "")))
+        self._audit.install()
+        self._finder = Finder(self.fetcher, self._believe_no_absence)
+        sys.meta_path.insert(0, self._finder)  # type: ignore[arg-type]
+        if not (self.store.created and self.transport.is_root):
+            sys.dont_write_bytecode = True  # one writer is enough, and each write makes a directory native
+
+    def _believe_no_absence(self) -> None:
+        """``importlib.invalidate_caches()``: listings made so far are no longer believed in this process."""
+        if self.interposer is not None and self.store is not None and os.getpid() == self.pid:
+            self.interposer.code.cell.floor = self.store.table.header.sequence
+
+    def _stage_manifest(self) -> None:
+        """One bulk transfer of what earlier runs of this program wanted."""
+        assert self.fetcher is not None and self.store is not None and self.transport is not None
+        if self.options.manifest == "none" or not self.transport.is_root:
+            return
+        from .record.manifest import Manifest, default_path
+
+        try:
+            if self.options.manifest == "auto":
+                self.manifest_path = default_path(self.options.program or _program(), sys.executable or "")
+            else:
+                self.manifest_path = self.options.manifest
+            if not self.store.created:
+                return
+            self.manifest = Manifest.load(self.manifest_path)
+        except CollfsError as exc:
+            self.messages.warn("manifest", f"no manifest: {exc}")
+            return
+        wants = [want for want in self.manifest.wants() if self.fetcher.managed(want.path)]
+        self.manifest_wants = len(wants)
+        if wants:
+            self.fetcher.want(wants)
+
+    # -- serving -------------------------------------------------------------------------------------------------
+
+    def prefetch(self, names_or_paths: Iterable[str]) -> None:
+        """See :func:`prefetch`."""
+        self._serving("prefetch")
+        if self.fetcher is not None:
+            from .triggers.prefetch import prefetch as walk
+
+            assert self._finder is not None
+            walk(self.fetcher, names_or_paths)
+
+    def invalidate(self, path: str) -> None:
+        """See :func:`invalidate`."""
+        self._serving("invalidate")
+        if self.store is None:
+            return
+        from . import _libc
+        from .store.node import wait_for_lock
+
+        path = os.path.abspath(path)
+        if not wait_for_lock(self.store.write, _libc.LOCK_EX, self.options.patience):
+            raise StoreError(110, f"invalidate({path!r}): the node store is locked by another process")
+        try:
+            self.store.table.forget(path)
+        finally:
+            _libc.flock(self.store.write, _libc.LOCK_UN)
+
+    def _serving(self, what: str) -> None:
+        if self.state != SERVING or os.getpid() != self.pid:
+            raise StateError(f"{what}: collfs is {self.state}. Call it between initialize and finalize, not in a fork")
+
+    def stats(self) -> dict[str, object]:
+        """See :func:`stats`."""
+        from .report import process_report
+
+        return process_report(self)
+
+    # -- closing -------------------------------------------------------------------------------------------------
+
+    def finalize(self) -> None:
+        """See :func:`finalize`."""
+        if self.state != SERVING:
+            return
+        self._move(CLOSING)
+        try:
+            if os.getpid() == self.pid:
+                self._stop_triggers()
+                self._save_manifest()
+                self._write_report()
+        finally:
+            self._release()
+            self._move(CLOSED)
+
+    def _stop_triggers(self) -> None:
+        if self._audit is not None:
+            self._audit.stop()
+        if self._finder is not None:
+            self._finder.active = False
+            if self._finder in sys.meta_path:
+                sys.meta_path.remove(self._finder)  # type: ignore[arg-type]
+        sys.dont_write_bytecode = self._wrote_bytecode
+
+    def _save_manifest(self) -> None:
+        """If the node's processes wanted anything that isn't saved yet."""
+        if not self.manifest_path or self.store is None or self.fetcher is None:
+            return
+        from . import _libc
+        from .record.manifest import Manifest
+        from .store.node import wait_for_lock
+
+        header = self.store.table.header
+        try:
+            if not wait_for_lock(self.store.write, _libc.LOCK_EX, 2.0):
+                return  # another process is saving or staging; it will
+            try:
+                if header.used + header.misses == header.saved:
+                    return
+                manifest = Manifest.load(self.manifest_path)
+                manifest.merge(self.fetcher.used())
+                manifest.save(self.manifest_path)
+                header.saved = header.used + header.misses
+            finally:
+                _libc.flock(self.store.write, _libc.LOCK_UN)
+        except (CollfsError, OSError) as exc:
+            self.messages.warn("manifest", f"the manifest can't be saved: {exc}")
+
+    def _write_report(self) -> None:
+        if self.options.report is None:
+            return
+        from .report import write
+
+        try:
+            write(self)
+        except OSError as exc:
+            self.messages.warn("report", f"the report can't be written: {exc}")
+
+    def _release(self) -> None:
+        """Give everything back, in reverse order. Never raises."""
+        if os.getpid() == self.pid:
+            self._stop_triggers()
+        if self.interposer is not None and self.interposer.patches:
+            try:
+                self.interposer.uninstall()
+            except CollfsError as exc:
+                self.messages.warn("uninstall", f"the redirects stay in memory, without a table: {exc}")
+        if self.transport is not None and os.getpid() == self.pid:
+            try:
+                self.transport.close()
+            except Exception as exc:
+                self.messages.warn("close", f"transport {self.transport.name!r}: {type(exc).__name__}: {exc}")
+            self.transport = None
+        if self.store is not None:
+            self.store.close()
+            self.store = None
+
+    def after_fork(self) -> None:
+        """In a forked child: the redirects stay, the triggers rest (the fetcher compares the pid)."""
+        if self._finder is not None:
+            self._finder.active = False
+        if self._audit is not None:
+            self._audit.stop()
+        if self.store is not None:
+            self.store.after_fork()
+
+
+def _matcher(globs: tuple[str, ...]) -> Callable[[str], bool] | None:
+    """A function that says whether a path matches one of *globs* (as in :mod:`fnmatch`, ``*`` crosses slashes)."""
+    if not globs:
+        return None
+    import fnmatch
+    import re
+
+    match = re.compile("|".join(f"(?:{fnmatch.translate(glob)})" for glob in globs)).match
+    return lambda path: match(path) is not None
+
+
+def _program() -> str:
+    """What this process runs, as a manifest knows it."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name:
+        return f"-m {spec.name}"
+    file = getattr(main, "__file__", None)
+    return os.path.abspath(file) if file else "-c"
+
+
+_current: Session | None = None
+_registered = False
+
+
+def initialize(transport: str | Transport = "auto", **options: object) -> Session:
+    """Start collfs in this process. From here on, files under the managed prefixes come from the node.
+
+    Collective if the transport is (``mpi``: on all ranks of its communicator); ``local`` isn't.
+
+    :param transport: ``"auto"``, a name, ``"module:object"``, or a :class:`~collfs.transport.Transport`
+    :param options: see ``collfs --help`` or :mod:`collfs.options`; each can also be given as ``COLLFS_...``
+    :raises OptionError: an option is unknown or its value isn't allowed
+    :raises StateError: collfs is serving already
+    :raises TransportNotFound: there is no transport of that name
+    :raises TransportUnavailable: it can't work here, and no ``fallback`` can
+
+    >>> import collfs
+    >>> collfs.initialize("local", prefixes=["/shared/venv"])              # doctest: +SKIP
+    """
+    global _current, _registered
+    if _current is not None and _current.state not in (CLOSED, UNINITIALISED):
+        raise StateError(f"collfs is {_current.state} in this process already; call finalize() first")
+    if transport != "auto":  # else a COLLFS_TRANSPORT counts
+        options["transport"] = transport
+    session = Session(Options.from_call(options, os.environ))
+    if not _registered:
+        atexit.register(finalize)
+        os.register_at_fork(after_in_child=_after_fork)
+        _registered = True
+    _current = session
+    session.start()
+    return session
+
+
+def _after_fork() -> None:
+    if _current is not None and _current.state == SERVING:
+        _current.after_fork()
+
+
+def finalize() -> None:
+    """Stop: triggers off, every patched byte restored, manifest and report written, transport closed. Idempotent; also
+    called at exit. Collective if the transport is."""
+    if _current is not None:
+        _current.finalize()
+
+
+def prefetch(names_or_paths: Iterable[str]) -> None:
+    """Stage files before anything asks for them: modules by name, files and whole directories by absolute path.
+
+    :raises StateError: outside a session
+    """
+    _need("prefetch").prefetch(names_or_paths)
+
+
+def invalidate(path: str) -> None:
+    """Forget what is known of *path* and below it on this node: it is fetched anew when it is wanted again.
+
+    :raises StateError: outside a session
+    :raises StoreError: if another process holds the store's lock for longer than ``patience``
+    """
+    _need("invalidate").invalidate(path)
+
+
+def stats() -> dict[str, object]:
+    """What happened so far in this process: the ``processes`` entry of the report (``collfs run --report``).
+
+    :raises StateError: outside a session
+    """
+    return _need("stats").stats()
+
+
+def _need(what: str) -> Session:
+    if _current is None or _current.state != SERVING:
+        state = UNINITIALISED if _current is None else _current.state
+        raise StateError(f"{what}: collfs is {state}. Call initialize first")
+    return _current
+
+
+class session:
+    """``with collfs.session(...)``: :func:`initialize` and :func:`finalize` around a block; gives the :class:`Session`."""
+
+    def __init__(self, transport: str | Transport = "auto", **options: object) -> None:
+        self._arguments = (transport, options)
+
+    def __enter__(self) -> Session:
+        transport, options = self._arguments
+        return initialize(transport, **options)
+
+    def __exit__(self, *exc: object) -> None:
+        finalize()

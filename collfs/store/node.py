@@ -1,0 +1,274 @@
+"""The store's directory: one for each job and node, private, and gone when its job is.
+
+Who finds whom: all stores of a user in one base directory carry his uid and a random name. A start looks at them under
+one lock of the user. A store whose ``alive`` lock can be had is dead and is removed; one of the same job is joined; else a
+new one is made. Without a job id from the launcher or the user, the job is the POSIX session (getsid(2)), and a store may
+be joined only during :data:`JOIN_SECONDS` after it was made: later somebody may have changed the files meanwhile.
+
+Rules of the file: everything is checked for owner and mode before it is believed; waiting has a limit.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from .. import _libc
+from ..errors import StoreError
+from ..mounts import network_name
+from .table import Table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..interpose.machine.code import Code
+
+JOIN_SECONDS = 600.0
+LOCK_SECONDS = 20.0
+MIN_FREE = 64 << 20
+FORMAT = "collfs-store 1"
+CANARY = b"collfs canary: this name is in the path table only\n"
+
+# the job as its launcher names it, with the step where there are several; sources: the manuals of srun(1), qsub(1),
+# bsub(1), flux-environment(7), PMIx standard 4 (PMIX_NAMESPACE), Open MPI and Hydra (job ids of mpiexec)
+JOB_VARIABLES = (
+    ("SLURM_JOB_ID", "SLURM_STEP_ID"),
+    ("FLUX_JOB_ID",),
+    ("PBS_JOBID",),
+    ("LSB_JOBID", "LSB_JOBINDEX"),
+    ("COBALT_JOBID",),
+    ("PMIX_NAMESPACE",),
+    ("OMPI_MCA_ess_base_jobid",),
+    ("PMI_JOBID",),
+)
+
+
+def job_id(environ: dict[str, str] | os._Environ[str]) -> str:
+    """The job as the launcher names it, or an empty string."""
+    for names in JOB_VARIABLES:
+        if environ.get(names[0]):
+            return "-".join(f"{name}={environ[name]}" for name in names if environ.get(name))
+    return ""
+
+
+def candidates(chosen: str | None, environ: dict[str, str] | os._Environ[str]) -> list[str]:
+    """Node-local directories that may hold the store, best first."""
+    if chosen is not None:
+        return [chosen]
+    out: list[str] = []
+    for path in ("/dev/shm", environ.get("TMPDIR", ""), "/tmp", "/var/tmp"):
+        if path.startswith("/") and path not in out:
+            out.append(path)
+    return out
+
+
+def unsuitable(base: str, chosen: bool) -> str:
+    """Why *base* can't hold a store, or an empty string. What the user chose is held to less."""
+    try:
+        if not stat.S_ISDIR(os.stat(base).st_mode):
+            return "not a directory"
+        if not os.access(base, os.W_OK | os.X_OK):
+            return "not writable"
+        fs = os.statvfs(base)
+    except OSError as exc:
+        return str(exc.strerror)
+    if fs.f_flag & os.ST_NOEXEC:
+        return "mounted noexec: libraries could not be loaded from there"
+    if not chosen:
+        if fs.f_bavail * fs.f_frsize < MIN_FREE:
+            return f"less than {MIN_FREE >> 20} MiB free"
+        network = network_name(base)
+        if network:
+            return f"on a shared file system ({network})"
+    return ""
+
+
+def wait_for_lock(fd: int, operation: int, seconds: float, until: Callable[[], bool] | None = None) -> bool:
+    """flock with a time limit, politely polling; *until* ends the waiting early. True: the lock is held."""
+    pause, deadline = 0.0002, time.monotonic() + seconds
+    while not _libc.flock(fd, operation | _libc.LOCK_NB):
+        if (until is not None and until()) or time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.005)
+    return True
+
+
+def remove_tree(path: str) -> None:
+    """Remove a dead store; what can't be removed stays for the next start."""
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+class NodeStore:
+    """A store that this process uses. ``created``: it was made by this process, which is the node's first."""
+
+    def __init__(self, path: str, job: str, created: bool, code: Code) -> None:
+        """
+        :raises StoreError: if it can't be made or joined
+        """
+        self.path, self.job, self.created = path, job, created
+        self.alive = self.write = -1
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if created else 0)
+        try:
+            self.alive = os.open(path + "/alive", flags, 0o600)
+            _libc.flock(self.alive, _libc.LOCK_SH)
+            self.write = os.open(path + "/write", flags, 0o600)
+            self.table = Table(path + "/t", code, create=created)
+            if created:
+                self._fill()
+        except OSError as exc:
+            self._close()
+            raise exc if isinstance(exc, StoreError) else StoreError(exc.errno, f"{path}: {exc.strerror}") from exc
+
+    def _fill(self) -> None:
+        from ..interpose.machine.layout import K_FILE
+
+        for name in ("f", "m"):
+            os.mkdir(f"{self.path}/{name}", 0o700)
+        with open(self.path + "/f/canary", "wb") as file:
+            file.write(CANARY)
+        self.table.set_mirror_root(os.path.realpath(self.path) + "/m/")
+        self.table.add_prefix(self.path + "/c")
+        self.table.put(self.canary, K_FILE, copy=self.path + "/f/canary", seq=self.table.next_sequence(), epoch=0)
+        text = f"{FORMAT}\n{self.job}\n{time.time():.3f}\n"
+        fd = os.open(self.path + "/job.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.write(fd, text.encode())
+        os.close(fd)
+        os.rename(self.path + "/job.new", self.path + "/job")
+
+    @property
+    def canary(self) -> str:
+        """A name that exists in the path table only."""
+        return self.path + "/c/canary"
+
+    def after_fork(self) -> None:
+        """In a child: hold the store by a lock of its own, since the parent's ends with the parent."""
+        alive, write, self.alive, self.write = self.alive, self.write, -1, -1
+        try:
+            self.alive = os.open(self.path + "/alive", os.O_RDWR | os.O_CLOEXEC)
+            _libc.flock(self.alive, _libc.LOCK_SH | _libc.LOCK_NB)
+        except OSError:
+            pass  # the copies may go away: then they are read natively
+        for fd in (alive, write):
+            if fd >= 0:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Leave the store; the last process of the job removes it."""
+        last = False
+        if self.alive >= 0:
+            try:
+                last = _libc.flock(self.alive, _libc.LOCK_EX | _libc.LOCK_NB)
+            except OSError:
+                pass
+        if last:
+            try:
+                with _UserLock(os.path.dirname(self.path)):
+                    remove_tree(self.path)
+            except OSError:
+                pass  # the next start will
+        self._close()
+
+    def _close(self) -> None:
+        for fd in (self.alive, self.write):
+            if fd >= 0:
+                os.close(fd)
+        self.alive = self.write = -1
+
+
+class _UserLock:
+    """One start at a time looks at the stores of a user in *base*."""
+
+    def __init__(self, base: str) -> None:
+        path = f"{base}/collfs-{os.geteuid()}.lock"
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if os.fstat(self.fd).st_uid != os.geteuid():
+            os.close(self.fd)
+            raise StoreError(1, f"{path} belongs to another user")
+
+    def __enter__(self) -> None:
+        if not wait_for_lock(self.fd, _libc.LOCK_EX, LOCK_SECONDS):
+            os.close(self.fd)
+            raise StoreError(110, f"another start holds the lock of the stores for more than {LOCK_SECONDS:.0f} s")
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self.fd)
+
+
+def _state(path: str) -> tuple[str, float] | None:
+    """(job, time of making) of a store that is alive, None of one that is dead or not ours to judge."""
+    try:
+        with open(path + "/job", encoding="utf-8", errors="surrogateescape") as file:
+            head, job, made = file.read(8192).split("\n")[:3]
+        return (job, float(made)) if head == FORMAT else None
+    except (OSError, ValueError):
+        return None
+
+
+def _is_dead(path: str) -> bool:
+    try:
+        fd = os.open(path + "/alive", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        return _libc.flock(fd, _libc.LOCK_EX | _libc.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def stores(base: str) -> list[str]:
+    """Directories in *base* that are stores of this user: owner and mode checked."""
+    out, start = [], f"collfs-{os.geteuid()}-"
+    for name in os.listdir(base):
+        if name.startswith(start):
+            try:
+                st = os.lstat(f"{base}/{name}")
+            except OSError:
+                continue
+            if stat.S_ISDIR(st.st_mode) and st.st_uid == os.geteuid() and st.st_mode & 0o077 == 0:
+                out.append(f"{base}/{name}")
+    return out
+
+
+def open_store(job: str | None, bases: Sequence[str], code: Code, *, chosen: bool = False) -> NodeStore:
+    """Join the store of this job on this node, or make it; remove the dead ones.
+
+    :param job: job id; None: that of the launcher, or this POSIX session for :data:`JOIN_SECONDS`
+    :param bases: :func:`candidates`
+    :raises StoreError: if none of *bases* will do; the message says why for each
+    """
+    named = job if job is not None else job_id(os.environ)
+    key = f"job {named}" if named else f"session {os.getsid(0)}"
+    reasons = []
+    for base in bases:
+        why = unsuitable(base, chosen)
+        if why:
+            reasons.append(f"{base}: {why}")
+            continue
+        try:
+            with _UserLock(base):
+                for path in stores(base):
+                    if _is_dead(path):
+                        remove_tree(path)
+                        continue
+                    state = _state(path)
+                    if state is not None and state[0] == key and (named or time.time() - state[1] < JOIN_SECONDS):
+                        return NodeStore(path, key, False, code)
+                path = f"{base}/collfs-{os.geteuid()}-{os.urandom(6).hex()}"
+                os.mkdir(path, 0o700)
+                try:
+                    return NodeStore(path, key, True, code)
+                except BaseException:
+                    remove_tree(path)
+                    raise
+        except OSError as exc:
+            reasons.append(f"{base}: {exc.strerror or exc}")
+    raise StoreError("no place for a node store: " + "; ".join(reasons))

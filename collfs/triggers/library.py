@@ -1,0 +1,58 @@
+"""A library about to be loaded, with everything that ``ld.so`` will open for it.
+
+Rules of the file: what ``ld.so`` would find outside the managed prefixes is none of our business.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..interpose.machine.layout import K_FILE
+from ..record import CONTENT, Want
+from .needed import Closure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..fetcher import Fetcher
+    from ..record import Buffer
+
+
+class Libraries:
+    """Wants the closures of libraries, each once."""
+
+    def __init__(self, fetcher: Fetcher, library_path: str) -> None:
+        """
+        :param library_path: LD_LIBRARY_PATH when the process started: ld.so reads it then and never again
+        """
+        self.fetcher, self.library_path = fetcher, library_path
+        self._done: set[str] = set()
+
+    def want(self, path: str) -> None:
+        """*path* is going to be given to dlopen."""
+        if not path.startswith("/") or path in self._done or not self.fetcher.managed(path):
+            return
+        self._done.add(path)
+        self.fetcher.want([Want(path, CONTENT)])
+        closure = Closure(
+            path,
+            self._content,
+            self._names,
+            library_path=self.library_path,
+            program_origin=os.path.dirname(sys.executable or ""),
+        )
+        for wants in closure.rounds():
+            self.fetcher.want(wants)
+
+    def _content(self, path: str) -> Buffer | None:
+        word = self.fetcher.table.probe(path)
+        if word & 0xFF != K_FILE:
+            return None
+        try:
+            with open(self.fetcher.table.copy_of(word), "rb", buffering=0) as file:
+                return file.read()
+        except OSError:
+            return None
+
+    def _names(self, directory: str) -> list[str] | None:
+        return self.fetcher.known_names(directory)
