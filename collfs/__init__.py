@@ -1,4 +1,4 @@
-"""collfs: every process calls the file system as it always did, and only one process of the whole job really touches it.
+"""collfs: every process calls the file system as it always did, and only one process of the job really touches it.
 
 >>> import collfs
 >>> with collfs.session(transport="local"):                               # doctest: +SKIP
@@ -11,8 +11,14 @@ Importing this package has no effect. What it offers is loaded when it is used.
 
 from __future__ import annotations
 
+import os
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
     from .errors import (
         CollfsError,
         InterposeRefused,
@@ -62,13 +68,61 @@ def __getattr__(name: str) -> object:
     """PEP 562: load what is asked for."""
     if name not in __all__:
         raise AttributeError(f"module 'collfs' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module("collfs." + _HOME.get(name, "errors")), name)
-    # `session` is a function here and a submodule as well: the import above has just put the module in this place
+    home = "collfs." + _HOME.get(name, "errors")
+    __import__(home)
+    value = getattr(sys.modules[home], name)
+    # `session` is a function here and a submodule as well: the import has just put the module in this place
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _use_bundle() -> None:
+    """Take our modules from one file instead of some thirty, where ``collfs.bundle`` has left one.
+
+    Only in an installation, never in a checkout: there sources change. As with unchecked hash-based bytecode (PEP 552)
+    the sources aren't looked at; a new installation has a new ``__init__.py`` and another version.
+    """
+    if "-packages" not in __file__:
+        return
+    import marshal
+
+    directory = os.path.dirname(__file__)
+    try:
+        with open(f"{directory}/__pycache__/core.{sys.implementation.cache_tag}.bundle", "rb") as file:
+            key, modules = marshal.loads(file.read())
+        st = os.stat(__file__)
+        if key != (__version__, sys.hexversion, __file__, st.st_mtime_ns, st.st_size):
+            return
+    except (OSError, ValueError, EOFError, TypeError):
+        return
+
+    class Bundle:
+        """Finder and loader (PEP 451) of the modules in the bundle."""
+
+        @staticmethod
+        def find_spec(fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+            if fullname not in modules:
+                return None
+            file, is_package, _ = modules[fullname]
+            spec = type(__spec__)(fullname, Bundle, origin=file, is_package=is_package)  # type: ignore[arg-type]
+            spec.has_location = True
+            if is_package:
+                spec.submodule_search_locations = [os.path.dirname(file)]
+            return spec
+
+        @staticmethod
+        def create_module(spec: ModuleSpec) -> None:
+            return None
+
+        @staticmethod
+        def exec_module(module: ModuleType) -> None:
+            exec(modules[module.__name__][2], module.__dict__)
+
+    sys.meta_path.insert(0, Bundle)
+
+
+_use_bundle()

@@ -1,7 +1,8 @@
 """The C library's functions that collfs calls by ctypes, with their prototypes.
 
-Rules of the file: every address is resolved when this module is imported, never later: dlsym waits for the loader's lock,
-and another thread may sit in dlopen with it. All calls keep errno (``use_errno``); :func:`check` turns -1 into OSError.
+Rules of the file: every address is resolved when this module is imported, never later: dlsym waits for the loader's
+lock, and another thread may sit in dlopen with it. All calls keep errno (``use_errno``); :func:`check` turns -1 into
+OSError.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _function(name: str, restype: type, *argtypes: type) -> ctypes._NamedFuncPointer:
-    function = getattr(libc, name)
+    function: ctypes._NamedFuncPointer = getattr(libc, name)
     function.restype, function.argtypes = restype, argtypes
     return function
 
@@ -31,10 +32,8 @@ flock_ = _function("flock", c_int, c_int, c_int)
 syscall_ = _function("syscall", c_long, c_long, c_long, c_long, c_long)
 errno_location = ctypes.cast(libc.__errno_location, c_void_p).value or 0
 mmap_address = ctypes.cast(libc.mmap, c_void_p).value or 0
-try:  # glibc >= 2.27
-    memfd_create_ = _function("memfd_create", c_int, c_char_p, c_uint)
-except AttributeError:
-    memfd_create_ = None
+# glibc >= 2.27
+memfd_create_ = _function("memfd_create", c_int, c_char_p, c_uint) if hasattr(libc, "memfd_create") else None
 
 
 def check(result: int, what: str) -> int:

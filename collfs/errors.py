@@ -14,7 +14,7 @@ class CollfsError(Exception):
 
 
 class OptionError(CollfsError, ValueError):
-    """An option of :func:`collfs.initialize`, ``collfs run`` or a ``COLLFS_...`` variable is unknown or has a bad value.
+    """An option of :func:`collfs.initialize`, ``collfs run`` or ``COLLFS_...`` is unknown or has a bad value.
 
     Nothing was started; the message names the option.
     """
@@ -36,7 +36,10 @@ class TransportUnavailable(CollfsError, ImportError):
 
 
 class RecordError(CollfsError, ValueError):
-    """Bytes that should hold a record don't: wrong magic, version, length or content. The path they were for goes native."""
+    """Bytes that should hold a record don't: wrong magic, version, length or content.
+
+    The path that they were for goes native.
+    """
 
 
 class ManifestError(CollfsError, ValueError):
@@ -48,4 +51,7 @@ class StoreError(CollfsError, OSError):
 
 
 class InterposeRefused(CollfsError, OSError):
-    """The process is not exactly as the interposer expects, so not a byte of it was changed. The session goes on natively."""
+    """The process is not exactly as the interposer expects, so not a byte of it was changed.
+
+    The session goes on natively.
+    """

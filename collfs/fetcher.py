@@ -6,8 +6,8 @@
                             |                       |
                             yes: done               busy: wait until the table knows it, at most `patience`
 
-One process of a node fetches at a time (the write lock of its store), so every file is read once: who gets the lock next
-finds it in the table. Whatever goes wrong leaves the path native.
+One process of a node fetches at a time (the write lock of its store), so every file is read once: who gets the lock
+next finds it in the table. Whatever goes wrong leaves the path native.
 
 Rules of the file: never raises but KeyboardInterrupt and its kin; never called in a hooked call, only from triggers and
 the session; a thread that is fetching doesn't trigger itself.
@@ -68,9 +68,8 @@ class Fetcher:
 
     def managed(self, path: str) -> bool:
         """Whether *path* lies under a prefix and isn't excluded."""
-        if not path.startswith(self.prefixes):
-            if path + "/" not in self.prefixes:
-                return False
+        if not path.startswith(self.prefixes) and path + "/" not in self.prefixes:
+            return False
         return self.exclude is None or not self.exclude(path)
 
     def missing(self, want: Want) -> bool:
@@ -186,8 +185,10 @@ class Fetcher:
     # -- the way back from a table to a manifest -----------------------------------------------------------------
 
     def used(self) -> list[tuple[str, str]]:
-        """(path, aspect) of everything that the node's processes asked for, and of the misses, contents in the order in
-        which they were staged."""
+        """(path, aspect) of everything that the node's processes asked for, and of the misses.
+
+        Contents come in the order in which they were staged.
+        """
         out: list[tuple[str, str]] = []
         contents: list[tuple[int, str]] = []
         for path, entry in self.table:

@@ -59,15 +59,14 @@ def sources(environ: Mapping[str, str]) -> list[str]:
     user = sys.modules.get("site")
     if user is not None and getattr(user, "ENABLE_USER_SITE", False):
         found.append(str(getattr(user, "USER_SITE", "") or ""))
-    found += [entry for entry in sys.path if isinstance(entry, str)]
+    found += sys.path
     found += environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":")
     out: list[str] = []
-    for path in found:
-        path = os.path.normpath(path) if path.startswith("/") else ""
-        if path and path.startswith("//"):
-            path = path[1:]
-        if path and path not in out:
-            out.append(path)
+    for entry in found:
+        if isinstance(entry, str) and entry.startswith("/"):
+            path = "/" + os.path.normpath(entry).lstrip("/")
+            if path not in out:
+                out.append(path)
     return out
 
 

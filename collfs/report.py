@@ -72,17 +72,13 @@ def process_report(session: Session) -> dict[str, object]:
             "bytes": header.staged_bytes,
             "misses": [list(miss) for miss in store.table.misses()],
         }
-    data["manifest"] = _manifest(session)
+    if session.bulk is not None and store is not None:
+        data["manifest"] = {
+            "path": session.bulk.path,
+            "wanted": session.bulk.wanted,
+            "hits": session.bulk.hits(store),
+        }
     return data
-
-
-def _manifest(session: Session) -> dict[str, object]:
-    hits = 0
-    if session.manifest is not None and session.store is not None:
-        for path in session.manifest.entries:
-            entry = session.store.table.entry(path)
-            hits += entry is not None and entry.used != 0
-    return {"path": session.manifest_path, "wanted": session.manifest_wants, "hits": hits}
 
 
 def write(session: Session) -> None:

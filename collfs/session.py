@@ -6,11 +6,11 @@
                           |                                  ^
                           +-------- a bad argument ----------+
 
-A session that can't redirect anything (no prefixes, an unknown C library, no place for a store) is serving all the same:
-it is *idle*, says why, and every call goes native.
+A session that can't redirect anything (no prefixes, an unknown C library, no place for a store) is serving all the
+same: it is *idle*, says why, and every call goes native.
 
-Rules of the file: hooks first, so that whatever is imported afterwards already comes from the node; the order of closing
-is the reverse of the order of starting; a forked child keeps its redirects and never talks to the transport.
+Rules of the file: hooks first, so that whatever is imported afterwards already comes from the node; the order of
+closing is the reverse of the order of starting; a forked child keeps its redirects and never talks to the transport.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .bulk import Bulk
     from .fetcher import Fetcher
     from .interpose.interposer import Interposer
-    from .record.manifest import Manifest
     from .store.node import NodeStore
     from .store.stager import Stager
     from .transport import Transport
@@ -64,9 +64,7 @@ class Session:
         self.transport: Transport | None = None
         self.stager: Stager | None = None
         self.fetcher: Fetcher | None = None
-        self.manifest: Manifest | None = None
-        self.manifest_path = ""
-        self.manifest_wants = 0
+        self.bulk: Bulk | None = None
         self._finder: Finder | None = None
         self._audit: Audit | None = None
         self._wrote_bytecode = sys.dont_write_bytecode
@@ -112,50 +110,20 @@ class Session:
                 )
 
     def _redirect(self) -> None:
-        """Hooks live, with an empty or a joined store."""
-        from .interpose.interposer import Interposer
+        from .redirect import redirect
 
-        options = self.options
         try:
-            self.interposer = Interposer()
-            if not self.idle:
-                from .store.node import candidates, open_store
+            self.interposer, self.store = redirect(self.options, [] if self.idle else self.prefixes, self.messages)
+        except StoreError as exc:
+            if self.options.store is not None:
+                raise OptionError(f"store={self.options.store!r}: {exc}. Give a directory on this node") from exc
+            self._go_idle(exc)
+        except InterposeRefused as exc:
+            self._go_idle(exc)
 
-                bases = candidates(options.store, os.environ)
-                self.store = open_store(options.job, bases, self.interposer.code, chosen=options.store is not None)
-                self._add_prefixes(self.store)
-                self.interposer.set_table(self.store.table.address)
-            self.interposer.install(options.api)  # type: ignore[arg-type]
-            if self.store is not None:
-                from .store.node import CANARY
-
-                try:
-                    self.interposer.verify(self.store.canary, len(CANARY))
-                except InterposeRefused:
-                    self.interposer.uninstall()
-                    raise
-        except (InterposeRefused, StoreError) as exc:
-            if isinstance(exc, StoreError) and options.store is not None:
-                raise OptionError(f"store={options.store!r}: {exc}. Give a writable directory on this node") from exc
-            self.idle = str(exc)
-            self.messages.warn("idle", f"files are read as without collfs: {exc}")
-            self._release()
-
-    def _add_prefixes(self, store: NodeStore) -> None:
-        from . import _libc
-        from .store.node import LOCK_SECONDS, wait_for_lock
-
-        missing = [p for p in self.prefixes if p not in store.table.prefixes()]
-        if not missing:
-            return
-        if not wait_for_lock(store.write, _libc.LOCK_EX, min(LOCK_SECONDS, self.options.patience)):
-            raise StoreError(110, "the node store is locked by another process")
-        try:
-            for path in missing:
-                if not store.table.add_prefix(path):
-                    self.messages.warn("prefixes", f"too many prefixes: {path} is not managed")
-        finally:
-            _libc.flock(store.write, _libc.LOCK_UN)
+    def _go_idle(self, why: Exception) -> None:
+        self.idle = str(why)
+        self.messages.warn("idle", f"files are read as without collfs: {why}")
 
     def _connect(self) -> None:
         """Choose and open the transport; what the user asked for by name must work or be an error, idle or not."""
@@ -164,8 +132,8 @@ class Session:
         options = self.options
         if self.store is None:
             if options.transport != "auto":
-                self.transport = (choice := choose(options.transport, options, fallback=options.fallback)).transport
-                self.choice = choice
+                self.choice = choose(options.transport, options, fallback=options.fallback)
+                self.transport = self.choice.transport
             return
         from .store.stager import Stager, default_limit
 
@@ -182,7 +150,9 @@ class Session:
         from .triggers.finder import Finder
         from .triggers.library import Libraries
 
-        assert self.store is not None and self.stager is not None and self.transport is not None
+        assert self.store is not None
+        assert self.stager is not None
+        assert self.transport is not None
         self.fetcher = Fetcher(
             self.transport,
             self.store,
@@ -206,26 +176,15 @@ class Session:
 
     def _stage_manifest(self) -> None:
         """One bulk transfer of what earlier runs of this program wanted."""
-        assert self.fetcher is not None and self.store is not None and self.transport is not None
-        if self.options.manifest == "none" or not self.transport.is_root:
+        assert self.fetcher is not None
+        assert self.store is not None
+        if self.options.manifest == "none" or self.transport is None or not self.transport.is_root:
             return
-        from .record.manifest import Manifest, default_path
+        from .bulk import Bulk
 
-        try:
-            if self.options.manifest == "auto":
-                self.manifest_path = default_path(self.options.program or _program(), sys.executable or "")
-            else:
-                self.manifest_path = self.options.manifest
-            if not self.store.created:
-                return
-            self.manifest = Manifest.load(self.manifest_path)
-        except CollfsError as exc:
-            self.messages.warn("manifest", f"no manifest: {exc}")
-            return
-        wants = [want for want in self.manifest.wants() if self.fetcher.managed(want.path)]
-        self.manifest_wants = len(wants)
-        if wants:
-            self.fetcher.want(wants)
+        self.bulk = Bulk(self.options, self.messages)
+        if self.store.created:
+            self.bulk.stage(self.fetcher)
 
     # -- serving -------------------------------------------------------------------------------------------------
 
@@ -274,8 +233,13 @@ class Session:
         try:
             if os.getpid() == self.pid:
                 self._stop_triggers()
-                self._save_manifest()
+                if self.bulk is not None and self.store is not None and self.fetcher is not None:
+                    self.bulk.save(self.store, self.fetcher)
                 self._write_report()
+                if self.store is not None and self.store.created:
+                    from .bundle import write as write_bundle
+
+                    write_bundle()
         finally:
             self._release()
             self._move(CLOSED)
@@ -288,30 +252,6 @@ class Session:
             if self._finder in sys.meta_path:
                 sys.meta_path.remove(self._finder)  # type: ignore[arg-type]
         sys.dont_write_bytecode = self._wrote_bytecode
-
-    def _save_manifest(self) -> None:
-        """If the node's processes wanted anything that isn't saved yet."""
-        if not self.manifest_path or self.store is None or self.fetcher is None:
-            return
-        from . import _libc
-        from .record.manifest import Manifest
-        from .store.node import wait_for_lock
-
-        header = self.store.table.header
-        try:
-            if not wait_for_lock(self.store.write, _libc.LOCK_EX, 2.0):
-                return  # another process is saving or staging; it will
-            try:
-                if header.used + header.misses == header.saved:
-                    return
-                manifest = Manifest.load(self.manifest_path)
-                manifest.merge(self.fetcher.used())
-                manifest.save(self.manifest_path)
-                header.saved = header.used + header.misses
-            finally:
-                _libc.flock(self.store.write, _libc.LOCK_UN)
-        except (CollfsError, OSError) as exc:
-            self.messages.warn("manifest", f"the manifest can't be saved: {exc}")
 
     def _write_report(self) -> None:
         if self.options.report is None:
@@ -363,16 +303,6 @@ def _matcher(globs: tuple[str, ...]) -> Callable[[str], bool] | None:
     return lambda path: match(path) is not None
 
 
-def _program() -> str:
-    """What this process runs, as a manifest knows it."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name:
-        return f"-m {spec.name}"
-    file = getattr(main, "__file__", None)
-    return os.path.abspath(file) if file else "-c"
-
-
 _current: Session | None = None
 _registered = False
 
@@ -413,8 +343,10 @@ def _after_fork() -> None:
 
 
 def finalize() -> None:
-    """Stop: triggers off, every patched byte restored, manifest and report written, transport closed. Idempotent; also
-    called at exit. Collective if the transport is."""
+    """Stop: triggers off, every patched byte restored, manifest and report written, transport closed.
+
+    Idempotent; also called at exit. Collective if the transport is.
+    """
     if _current is not None:
         _current.finalize()
 
@@ -452,7 +384,7 @@ def _need(what: str) -> Session:
 
 
 class session:
-    """``with collfs.session(...)``: :func:`initialize` and :func:`finalize` around a block; gives the :class:`Session`."""
+    """``with collfs.session(...)``: :func:`initialize` and :func:`finalize` around a block."""
 
     def __init__(self, transport: str | Transport = "auto", **options: object) -> None:
         self._arguments = (transport, options)

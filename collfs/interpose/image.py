@@ -83,7 +83,7 @@ class Image:
 
 
 class Functions:
-    """Start and end of the functions of an image, by binary search in its ``.eh_frame_hdr`` (LSB core, section 10.6.2)."""
+    """Start and end of the functions of an image, by search in its ``.eh_frame_hdr`` (LSB core, section 10.6.2)."""
 
     __slots__ = ("_fde", "_hdr", "_start")
 
@@ -131,7 +131,7 @@ class Functions:
 
 
 def objects() -> dict[str, Image]:
-    """The objects that hold the calls: ``ld.so``, ``libc``, and ``libpthread`` where glibc <= 2.33 still has its own.
+    """The objects with the calls: ``ld.so``, ``libc``, and ``libpthread`` where glibc <= 2.33 still has its own.
 
     :raises InterposeRefused: if this isn't a glibc process, or one of them is missing or odd
     """

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _TEMPLATE = {nr: template for _, nr, template, _ in CALLS}
 _ROWS = {nr: rows.split() for _, nr, _, rows in CALLS}
-# what an object must have at least, as call numbers: one of each group. Else it isn't the glibc that was surveyed.
-_NEEDED = {
+# What an object must have at least, as call numbers: one of each group. Else it isn't the glibc that was surveyed.
+_NEEDED: dict[str, tuple[set[int | None], ...]] = {
     "ld.so": ({2, 257}, {4, 262}),
     "libc": ({2, 257, None}, {4, 262}),
 }
@@ -47,7 +47,9 @@ class Interposer:
             found = find(image)
             for group in _NEEDED.get(image.name, ()):
                 if not any(site.nr in group for site in found):
-                    raise InterposeRefused(f"{image.path}: no known site of a call numbered {sorted(map(str, group))}")
+                    raise InterposeRefused(
+                        f"{image.path}: no known site of a call numbered {sorted(str(nr) for nr in group)}"
+                    )
             self.sites += found
         near = [span for image in self.images.values() for span in image.text]
         self.code = Code(near, SPACING * len(self.sites))
@@ -57,7 +59,9 @@ class Interposer:
         self._before: list[tuple[int, bytes]] = []
 
     def install(self, api: LibcCollfsApi | None = None) -> None:
-        """Patch all sites: libc's to the path table, ld.so's to the rows of *api* that aren't NULL (default: open, xstat64).
+        """Patch all sites: libc's to the path table, ld.so's to the rows of *api* that aren't NULL.
+
+        :param api: None: the look-ups for open and xstat64
 
         :raises InterposeRefused: and nothing is changed
         """
@@ -101,8 +105,9 @@ class Interposer:
             self.code.cell.api[i] = 0
 
     def verify(self, canary: str, size: int) -> None:
-        """Call through both objects: *canary* is a name that exists only in the path table, a copy of *size* bytes, no ELF file.
+        """Call through both objects.
 
+        :param canary: a name that exists only in the path table, for a copy of *size* bytes that is no ELF file
         :raises InterposeRefused: if it isn't seen; the caller must uninstall
         """
         try:

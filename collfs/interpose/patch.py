@@ -7,8 +7,8 @@ may be running in them.
 Where mprotect is refused (SELinux execmod, PR_SET_MDWE), ``/proc/self/mem`` writes all the same; that is not atomic, so
 only a process with one thread may use it.
 
-Rules of the file: the order given is the order of writing, its reverse the order of undoing; no Python between two halves
-of one instruction (a thread that takes the GIL there would run into it: measured, it spins for ever).
+Rules of the file: the order given is the order of writing, its reverse the order of undoing; no Python between two
+halves of one instruction (a thread that takes the GIL there would run into it: measured, it spins for ever).
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def alone() -> bool:
 def apply(patches: Sequence[Patch], code: Code) -> None:
     """Make all of *patches*.
 
-    :raises InterposeRefused: if the bytes aren't the expected ones or can't be written; then none of them is changed
+    :raises InterposeRefused: if the bytes aren't the expected ones or can't be written; then none is changed
     """
     for patch in patches:
         _compare(patch.address, patch.old)
     single = alone()
     if not single and _libc.syscall_(MEMBARRIER, REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) != 0:
-        raise InterposeRefused("this process has several threads and the kernel has no membarrier(2) to patch under them")
+        raise InterposeRefused("several threads run, and the kernel has no membarrier(2) to patch under them")
     done: list[Patch] = []
     try:
         with _Writable(patches, code, single) as write:

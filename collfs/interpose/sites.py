@@ -14,7 +14,8 @@ The survey over 18 builds of ld.so and 12 of libc.so.6 (glibc 2.27 to 2.44) foun
 behind ``__syscall_cancel``, where the number comes in a register; there the syscall itself must stay in place, because
 pthread_cancel compares the program counter with it.
 
-Rules of the file: :data:`CALLS` is the one list of intercepted calls; what is patched, reported and tested follows from it.
+Rules of the file: :data:`CALLS` is the one list of intercepted calls; what is patched, reported and tested follows
+from it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 LIBC, LDSO = "libc", "ld.so"
 
-# name, number (arch/x86/entry/syscalls/syscall_64.tbl), template of trampoline.S for libc, row of libc_collfs_api for ld.so
+# name, number (arch/x86/entry/syscalls/syscall_64.tbl), for libc: template of trampoline.S, for ld.so: rows of the
+# function-pointer table
+# fmt: off
 CALLS: tuple[tuple[str, int, str, str], ...] = (
-    # fmt: off
     ("open",         2,   "path_rdi", "open"),
     ("openat",       257, "path_rsi", "open"),
     ("stat",         4,   "path_rdi", "xstat64"),
@@ -65,16 +67,17 @@ CALLS: tuple[tuple[str, int, str, str], ...] = (
     ("linkat",       265, "plain", ""), ("symlink",      88,  "plain", ""), ("symlinkat",   266, "plain", ""),
     ("fchdir",       81,  "plain", ""), ("chroot",       161, "plain", ""), ("unshare",     272, "plain", ""),
     ("setns",        308, "plain", ""), ("pivot_root",   155, "plain", ""),
-    # fmt: on
 )
+# fmt: on
 NAMES = {nr: name for name, nr, _, _ in CALLS}
 
 SYSCALL = b"\x0f\x05"
-# between the mov and the syscall: __open_nocancel (mov %rdi,%rsi; mov $AT_FDCWD,%edi), stat of 2.43 (mov %rdx,%rsi)
+# between mov and syscall: __open_nocancel (mov %rdi,%rsi; mov $AT_FDCWD,%edi), stat of 2.43 (mov %rdx,%rsi)
 MIDS = (b"", b"\x48\x89\xfe\xbf\x9c\xff\xff\xff", b"\x48\x89\xd6")
 XOR_EAX = b"\x31\xc0"
-# __internal_syscall_cancel (mov 0x10(%rsp) or 0x20(%rsp),%rax; syscall; pop %rbx, ret or add $0x18,%rsp, ret) of 2.41 to 2.43,
-# __syscall_cancel_arch (mov %r11,8(%rsp); syscall; ret) of 2.41 to 2.44: the 5 bytes before and what must follow
+# The 5 bytes before and what must follow, of __internal_syscall_cancel (mov 0x10(%rsp) or 0x20(%rsp),%rax; syscall;
+# pop %rbx, ret or add $0x18,%rsp, ret; 2.41 to 2.43) and __syscall_cancel_arch (mov %r11,8(%rsp); syscall; ret; 2.41
+# to 2.44)
 CANCEL = (
     (b"\x48\x8b\x44\x24\x10", (b"\x5b\xc3", b"\x48\x83\xc4\x18\xc3")),
     (b"\x48\x8b\x44\x24\x20", (b"\x5b\xc3", b"\x48\x83\xc4\x18\xc3")),
@@ -155,7 +158,7 @@ def find(image: Image) -> list[Site]:
 
 
 def caves(image: Image, site: Site) -> list[int]:
-    """Addresses of 5 bytes of nop padding between two functions, near enough for a ``jmp rel8`` from *site*'s syscall."""
+    """Addresses of 5 bytes of padding between two functions, near enough for a ``jmp rel8`` from *site*'s syscall."""
     functions, out = image.functions(), []
     middle = functions.index(site.syscall)
     for index in range(max(0, middle - 8), min(len(functions) - 1, middle + 8)):

@@ -1,9 +1,9 @@
 """The store's directory: one for each job and node, private, and gone when its job is.
 
 Who finds whom: all stores of a user in one base directory carry his uid and a random name. A start looks at them under
-one lock of the user. A store whose ``alive`` lock can be had is dead and is removed; one of the same job is joined; else a
-new one is made. Without a job id from the launcher or the user, the job is the POSIX session (getsid(2)), and a store may
-be joined only during :data:`JOIN_SECONDS` after it was made: later somebody may have changed the files meanwhile.
+one lock of the user. A store whose ``alive`` lock can be had is dead and is removed; one of the same job is joined;
+else a new one is made. Without a job id from the launcher or the user, the job is the POSIX session (getsid(2)), and a
+store may be joined only during :data:`JOIN_SECONDS` after it was made: later somebody may have changed the files.
 
 Rules of the file: everything is checked for owner and mode before it is believed; waiting has a limit.
 """

@@ -80,8 +80,11 @@ class Stager:
     # -- content -------------------------------------------------------------------------------------------------
 
     def _copy(self, record: Record, st: Stat) -> str | None:
-        """The copy of a file, made unless it is there: named after the original's inode, so that one file under two
-        names is one file for ld.so as well (elf/dl-load.c compares st_dev and st_ino)."""
+        """The copy of a file, made unless it is there.
+
+        It is named after the original's inode, so that one file under two names is one file for ld.so as well
+        (elf/dl-load.c compares st_dev and st_ino).
+        """
         content = record.content
         assert content is not None
         header, size = self.table.header, len(content)
@@ -144,9 +147,7 @@ class Stager:
                 return
             kind = K_NATIVE if name.st is None else kind_of(name.st.st_mode)
             packed = None if name.st is None else pack_stat(name.st)
-            put(
-                path, kind | F_LINK, st=packed, lst=pack_stat(name.lst), target=name.target, seq=seq, epoch=epoch
-            )
+            put(path, kind | F_LINK, st=packed, lst=pack_stat(name.lst), target=name.target, seq=seq, epoch=epoch)
         elif name.lst is not None:
             put(path, kind_of(name.lst.st_mode), st=pack_stat(name.lst), seq=seq, epoch=epoch)
         else:
@@ -155,13 +156,16 @@ class Stager:
     def _drop_vanished(self, path: str, names: set[str]) -> None:
         start = path + "/"
         for key, entry in list(self.table):
-            if key.startswith(start) and "/" not in key[len(start) :] and key[len(start) :] not in names:
-                if entry.word:
-                    self.table.forget_entry(entry)
+            name = key[len(start) :]
+            if key.startswith(start) and "/" not in name and name not in names and entry.word:
+                self.table.forget_entry(entry)
 
     def _mirror(self, path: str, names: Sequence[Name], seq: int) -> str | None:
-        """A directory with the same names and kinds, for getdents64(2). Its files can't be opened (mode 0): whoever goes
-        around the path table with a descriptor of it must fail, not read an empty file."""
+        """A directory with the same names and kinds, for getdents64(2).
+
+        Its files can't be opened (mode 0): whoever goes around the path table with a descriptor of it must fail, not
+        read an empty file.
+        """
         mirror = f"{self.store.path}/m/{self.table.offset(path):x}.{seq:x}"
         try:
             os.mkdir(mirror, 0o700)

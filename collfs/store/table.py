@@ -158,7 +158,8 @@ class Table:
     def prefixes(self) -> list[str]:
         """The managed prefixes."""
         return [
-            os.fsdecode(ctypes.string_at(self.address + p.off, p.len)) for p in self.header.prefix[: self.header.nprefix]
+            os.fsdecode(ctypes.string_at(self.address + p.off, p.len))
+            for p in self.header.prefix[: self.header.nprefix]
         ]
 
     # -- writing -------------------------------------------------------------------------------------------------

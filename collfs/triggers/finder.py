@@ -1,9 +1,9 @@
 """The finder: knows the module's name before importlib stats anything.
 
-For each directory that importlib's path finder will look into, its listing is wanted complete with metadata; with the
-names known, the exact candidates of a module follow as in ``importlib._bootstrap_external.FileFinder.find_spec``: a package
-directory first, then the suffixes in importlib's order. The first match ends the search. Its cached bytecode is wanted
-with its content; an extension module's content is wanted later, by the audit event that names its file.
+For each directory that importlib's path finder will look into, its listing is wanted complete with metadata; with
+the names known, the exact candidates of a module follow as in ``importlib._bootstrap_external.FileFinder``: a package
+directory first, then the suffixes in importlib's order. The first match ends the search. Its cached bytecode
+is wanted with its content; an extension module's content is wanted later, by the audit event that names its file.
 
 Rules of the file: :meth:`Finder.find_spec` returns None, always.
 """
@@ -20,12 +20,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
-    from typing import Union
 
     from ..fetcher import Fetcher
 
-# importlib's own order: extensions, source, bytecode (_bootstrap_external._get_supported_file_loaders); importlib.machinery
-# would be one more module to import
+# importlib's own order: extensions, source, bytecode (_bootstrap_external._get_supported_file_loaders)
 _external = sys.modules["_frozen_importlib_external"]
 SUFFIXES: tuple[str, ...] = (*_imp.extension_suffixes(), *_external.SOURCE_SUFFIXES, *_external.BYTECODE_SUFFIXES)
 cache_from_source: Callable[[str], str] = _external.cache_from_source
@@ -41,9 +39,7 @@ class Finder:
         self.fetcher, self.on_invalidate = fetcher, on_invalidate
         self.active = True
 
-    def find_spec(
-        self, fullname: str, path: Sequence[Union[str, bytes]] | None = None, target: ModuleType | None = None
-    ) -> None:
+    def find_spec(self, fullname: str, path: Sequence[object] | None = None, target: ModuleType | None = None) -> None:
         """Want what importlib is going to look at. PEP 451; None: ask the next finder."""
         if not self.active:
             return
@@ -58,7 +54,7 @@ class Finder:
         if self.active:
             self.on_invalidate()
 
-    def _announce(self, tail: str, path: Sequence[Union[str, bytes]]) -> None:
+    def _announce(self, tail: str, path: Sequence[object]) -> None:
         fetcher = self.fetcher
         for entry in list(path):
             if not isinstance(entry, str) or not fetcher.managed(entry):

@@ -1,7 +1,7 @@
 """Prefetch: what the program says it will need, staged before it asks.
 
-A module's name means the module and, for a package, everything below its directory; an absolute path means that file, or
-everything below that directory.
+A module's name means the module and, for a package, everything below its directory; an absolute path means that
+file, or everything below that directory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def prefetch(fetcher: Fetcher, names_or_paths: Iterable[str]) -> None:
 
 def _module(fetcher: Fetcher, name: str) -> Iterator[str]:
     for entry in sys.path:
-        if not isinstance(entry, str) or not fetcher.managed(entry):
+        if not fetcher.managed(entry):
             continue
         base = entry.rstrip("/")
         for part in name.split("."):

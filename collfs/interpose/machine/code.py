@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import PYFUNCTYPE, POINTER, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, PYFUNCTYPE, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
 
 from ... import _libc
 from ...errors import InterposeRefused
@@ -49,7 +49,7 @@ def blob() -> bytes:
 
 
 class Code:
-    """The mapped machine code of this process, with its functions as Python callables (the GIL is kept in all of them)."""
+    """The mapped machine code of this process, with its functions as Python callables, which keep the GIL."""
 
     def __init__(self, near: list[tuple[int, int]], tail: int) -> None:
         """
@@ -93,9 +93,7 @@ class Code:
             raise InterposeRefused(f"{len(trampolines)} bytes of trampolines don't fit into {size}")
         fd = _libc.memfd(b"collfs-code", image.ljust(size, b"\xcc"))
         try:
-            _libc.mmap(
-                self.base, size, _libc.PROT_READ | _libc.PROT_EXEC, _libc.MAP_PRIVATE | _libc.MAP_FIXED, fd
-            )
+            _libc.mmap(self.base, size, _libc.PROT_READ | _libc.PROT_EXEC, _libc.MAP_PRIVATE | _libc.MAP_FIXED, fd)
         finally:
             os.close(fd)
 

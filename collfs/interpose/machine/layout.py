@@ -1,4 +1,4 @@
-"""The structures of ``layout.h``, in the same order and under the same names. tests/abi compares them with the C compiler.
+"""The structures of ``layout.h``, in the same order, by the same names. tests/abi compares them with the C compiler.
 
 Rules of the file: no field without its twin in ``layout.h``; ``TABLE_VERSION`` changes with every change of meaning.
 """
@@ -18,8 +18,8 @@ OUTCOMES = ("redirected", "absent", "native", "fallback")
 ROW_NAMES = ("fxstat64", "xstat64", "open", "close", "read", "lseek", "mmap", "munmap")
 
 STAT_SIZE = 144  # struct stat on x86-64: arch/x86/include/uapi/asm/stat.h
-#: order of the fields of struct stat on x86-64, as struct.pack format: st_dev, st_ino, st_nlink, st_mode, st_uid, st_gid,
-#: padding, st_rdev, st_size, st_blksize, st_blocks, st_atim, st_mtim, st_ctim (seconds and nanoseconds), unused
+#: struct stat on x86-64, as struct.pack format: st_dev, st_ino, st_nlink, st_mode, st_uid, st_gid, padding, st_rdev,
+#: st_size, st_blksize, st_blocks, st_atim, st_mtim, st_ctim (seconds and nanoseconds), unused
 STAT_FORMAT = "<QQQIII4xQqqqqqqqqq24x"
 
 
