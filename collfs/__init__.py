@@ -80,14 +80,14 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _use_bundle() -> None:
+def _use_bundle() -> bool:
     """Take our modules from one file instead of some thirty, where ``collfs.bundle`` has left one.
 
     Only in an installation, never in a checkout: there sources change. As with unchecked hash-based bytecode (PEP 552)
     the sources aren't looked at; a new installation has a new ``__init__.py`` and another version.
     """
     if "-packages" not in __file__:
-        return
+        return False
     import marshal
 
     directory = os.path.dirname(__file__)
@@ -96,9 +96,9 @@ def _use_bundle() -> None:
             key, modules = marshal.loads(file.read())
         st = os.stat(__file__)
         if key != (__version__, sys.hexversion, __file__, st.st_mtime_ns, st.st_size):
-            return
+            return False
     except (OSError, ValueError, EOFError, TypeError):
-        return
+        return False
 
     class Bundle:
         """Finder and loader (PEP 451) of the modules in the bundle."""
@@ -123,6 +123,7 @@ def _use_bundle() -> None:
             exec(modules[module.__name__][2], module.__dict__)
 
     sys.meta_path.insert(0, Bundle)
+    return True
 
 
-_use_bundle()
+_bundled = _use_bundle()

@@ -15,6 +15,7 @@ PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 0, 1, 2, 4  # asm-generic/mman-com
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE = 1, 2, 0x10, 0x20, 0x100000
 MAP_FAILED = 2 ** (8 * ctypes.sizeof(c_void_p)) - 1
 LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN = 1, 2, 4, 8  # flock(2)
+F_DUPFD_CLOEXEC, HIGH = 1030, 500  # linux/fcntl.h
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,6 +30,7 @@ mmap_ = _function("mmap", c_void_p, c_void_p, c_size_t, c_int, c_int, c_int, c_l
 munmap_ = _function("munmap", c_int, c_void_p, c_size_t)
 mprotect_ = _function("mprotect", c_int, c_void_p, c_size_t, c_int)
 flock_ = _function("flock", c_int, c_int, c_int)
+fcntl_ = _function("fcntl", c_int, c_int, c_int, c_long)
 syscall_ = _function("syscall", c_long, c_long, c_long, c_long, c_long)
 errno_location = ctypes.cast(libc.__errno_location, c_void_p).value or 0
 mmap_address = ctypes.cast(libc.mmap, c_void_p).value or 0
@@ -66,6 +68,18 @@ def flock(fd: int, operation: int) -> bool:
         return False
     check(-1, "flock")
     return False
+
+
+def high(fd: int) -> int:
+    """*fd* moved above the numbers that a program's own first files get, if there is room; close-on-exec.
+
+    ``open`` gives the lowest free number (POSIX), and some programs count on theirs.
+    """
+    moved: int = fcntl_(fd, F_DUPFD_CLOEXEC, HIGH)
+    if moved < 0:  # EINVAL: RLIMIT_NOFILE is below HIGH
+        return fd
+    os.close(fd)
+    return moved
 
 
 def memfd(name: bytes, content: bytes) -> int:

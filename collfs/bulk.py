@@ -72,7 +72,10 @@ class Bulk:
             try:
                 if header.used + header.misses == header.saved:
                     return
-                manifest = Manifest.load(self.path)
+                try:
+                    manifest = Manifest.load(self.path)
+                except CollfsError:
+                    manifest = Manifest()  # a damaged one heals
                 manifest.merge(fetcher.used())
                 manifest.save(self.path)
                 header.saved = header.used + header.misses

@@ -43,12 +43,12 @@ def modules() -> dict[str, tuple[str, bool, CodeType]]:
 
 
 def write() -> bool:
-    """Write the bundle of this installation unless there is one; True if it was written now."""
+    """Write the bundle of this installation unless this process uses one; True if it was written now."""
     import collfs
 
     directory = os.path.dirname(collfs.__file__)
     target = path(directory)
-    if "-packages" not in collfs.__file__ or sys.dont_write_bytecode or os.path.exists(target):
+    if "-packages" not in collfs.__file__ or sys.dont_write_bytecode or collfs._bundled:
         return False
     temporary = f"{target}.{os.getpid()}"
     try:

@@ -7,7 +7,10 @@
                             yes: done               busy: wait until the table knows it, at most `patience`
 
 One process of a node fetches at a time (the write lock of its store), so every file is read once: who gets the lock
-next finds it in the table. Whatever goes wrong leaves the path native.
+next finds it in the table. Whatever goes wrong leaves the path native; what was asked for in vain isn't asked for
+again.
+
+`patience` limits silence: a wait goes on as long as the table grows meanwhile.
 
 Rules of the file: never raises but KeyboardInterrupt and its kin; never called in a hooked call, only from triggers and
 the session; a thread that is fetching doesn't trigger itself.
@@ -16,26 +19,33 @@ the session; a thread that is fetching doesn't trigger itself.
 from __future__ import annotations
 
 import os
-from _thread import LockType, allocate_lock, get_ident
+from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident
+from errno import ENOENT, ENOTDIR
 
 from . import _libc
 from .interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_REG, K_UNKNOWN
-from .record import CONTENT, LIST, META, NAMES, Want
+from .record import CONTENT, LIST, META, NAMES, Record, Want
 from .store.node import wait_for_lock
+from .transport import Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from .messages import Messages
-    from .record import Record
     from .store.node import NodeStore
     from .store.stager import Stager
-    from .transport import Transport
+    from .transport.guard import Guard
+
+PIECE = 64 << 20  # bytes of content that are kept for one call of Transport.publish
 
 
 class Fetcher:
-    """Turns wants into staged files. Counters: ``wants``, ``fetched``, ``failed``, ``timeouts``."""
+    """Turns wants into staged files.
+
+    Counters: ``wants``, of which ``unanswered`` (known afterwards as little as before); of records ``fetched``
+    (staged), ``failed`` (the original's error, or the store's) and ``refused`` (unfit); ``timeouts``.
+    """
 
     def __init__(
         self,
@@ -52,17 +62,24 @@ class Fetcher:
         :param exclude: says of a path whether it must stay native
         :param patience: seconds to wait for another process of the node, or for the transport
         """
-        self.transport, self.store, self.stager, self.messages = transport, store, stager, messages
+        self.store, self.stager, self.messages = store, stager, messages
         self.table = store.table
         self.prefixes = tuple(p + "/" for p in prefixes)
-        self.exclude, self.patience = exclude, patience
+        self.exclude, self.patience = exclude, min(patience, TIMEOUT_MAX)
         self.pid = os.getpid()
-        self.dead = False
-        self.wants = self.fetched = self.failed = self.timeouts = 0
+        self.dead = ""  # why the transport isn't asked any more
+        self.wants = self.unanswered = self.fetched = self.failed = self.refused = self.timeouts = 0
         self.log: list[Want] = []  # what this process wanted, in order, for the manifest
         self._lock: LockType = allocate_lock()
         self._busy: set[int] = set()
-        self._refused: set[str] = set()
+        self._vain: set[Want] = set()
+        self._flaw: Callable[[object], str] = _rough_flaw
+        self._transport: Transport | Guard = transport
+        self._publishes = type(transport).publish is not Transport.publish
+        if not transport.bounded:
+            from .transport.guard import Guard, flaw
+
+            self._transport, self._flaw = Guard(transport, self.patience, self._busy), flaw
 
     # -- what is missing -----------------------------------------------------------------------------------------
 
@@ -74,12 +91,15 @@ class Fetcher:
 
     def missing(self, want: Want) -> bool:
         """Whether the table lacks what *want* asks for, and asking may help."""
+        return self._lacks(want) and want not in self._vain
+
+    def _lacks(self, want: Want) -> bool:
         word = self.table.probe(want.path)
         kind = word & 0xFF
         if kind == K_UNKNOWN:
             return True
         if want.aspect == CONTENT:
-            return kind == K_REG and want.path not in self._refused
+            return kind == K_REG
         if want.aspect in (LIST, NAMES):
             return kind == K_DIR and not word & F_COMPLETE
         if kind in (K_REG, K_DIR):
@@ -121,32 +141,48 @@ class Fetcher:
         self.log += todo
         self._busy.add(me)
         try:
-            if not self._lock.acquire(timeout=self.patience):
+            if not self._while_it_grows(lambda: self._lock.acquire(timeout=self.patience)):
                 self._too_long(todo)
                 return
             try:
-                self._fetch(todo)
+                if not self.dead:
+                    self._fetch(todo)
             finally:
                 self._lock.release()
         finally:
             self._busy.discard(me)
 
+    def _while_it_grows(self, wait: Callable[[], bool]) -> bool:
+        """Repeat *wait*, which takes ``patience`` seconds when it fails, until it succeeds or the table rests."""
+        header = self.table.header
+        while True:
+            before = (header.entries, header.staged_bytes, header.sequence)
+            if wait():
+                return True
+            if (header.entries, header.staged_bytes, header.sequence) == before:
+                return False
+
     def _fetch(self, todo: list[Want]) -> None:
-        fd = self.store.write
+        fd, known = self.store.write, False
+
+        def all_known() -> bool:
+            nonlocal known
+            known = not any(self.missing(want) for want in todo)
+            return known
+
         try:
-            locked = wait_for_lock(
-                fd, _libc.LOCK_EX, self.patience, lambda: not any(self.missing(want) for want in todo)
-            )
+            locked = self._while_it_grows(lambda: wait_for_lock(fd, _libc.LOCK_EX, self.patience, all_known) or known)
         except OSError as exc:
             self._die(f"the store's lock failed: {exc}")
             return
+        if known:
+            return
+        todo = [w for w in todo if self.missing(w)]
         if not locked:
-            todo = [w for w in todo if self.missing(w)]
             if todo:
                 self._too_long(todo)
             return
         try:
-            todo = [w for w in todo if self.missing(w)]
             if todo:
                 self._run(todo)
         finally:
@@ -154,33 +190,69 @@ class Fetcher:
 
     def _run(self, todo: list[Want]) -> None:
         """The transport's turn; the write lock is held."""
-        epoch = int(self.table.header.epoch)
+        epoch, transport = int(self.table.header.epoch), self._transport
         staged: list[Record] = []
+        held = 0
         try:
-            for record in self.transport.fetch(todo):
-                if not self.managed(record.path):
-                    continue
-                done = self.stager.stage(record, epoch)
-                self.fetched += done
-                self.failed += not done
-                if done:
-                    staged.append(record)
-                if record.content is None and record.node_path is None and record.names is None:
-                    self._refused.add(record.path)  # no content to be had: don't ask at every open
-            self.transport.publish(staged)
+            for record in transport.fetch(todo):
+                if self._take(record, epoch) and self._publishes:
+                    staged.append(record)  # type: ignore[arg-type]
+                    held += len(record.content or b"")  # type: ignore[attr-defined]
+                    if held > PIECE:
+                        transport.publish(staged)
+                        staged, held = [], 0
+            if staged:
+                transport.publish(staged)
         except Exception as exc:
-            self._die(f"transport {self.transport.name!r} failed: {type(exc).__name__}: {exc}")
+            self.timeouts += getattr(transport, "hung", False)
+            self._die(
+                f"transport {transport.name!r} failed: {type(exc).__name__}: {exc}. From now on what isn't staged is"
+                " read natively"
+            )
+        vain = [w for w in todo if self._lacks(w)]
+        self._vain.update(vain)
+        self.unanswered += len(vain)
         if self.stager.trouble:
             self.messages.warn("stage", f"some files stay on the original file system: {self.stager.trouble}")
+
+    def _take(self, record: object, epoch: int) -> bool:
+        """Stage one record if it is fit."""
+        why = self._flaw(record)
+        if why:
+            self.refused += 1
+            self.messages.warn("refused", f"transport {self._transport.name!r} gave what can't be right: {why}")
+            return False
+        assert isinstance(record, Record)
+        if not self.managed(record.path):
+            self.refused += 1
+            return False
+        done = self.stager.stage(record, epoch)
+        if done and (not record.errno or record.errno in (ENOENT, ENOTDIR)):
+            self.fetched += 1
+            return True
+        self.failed += 1
+        return False
 
     def _too_long(self, todo: list[Want]) -> None:
         """Waited in vain: these go native, and nobody waits again."""
         self.timeouts += 1
+        self.unanswered += len(todo)
         self._die(f"waited {self.patience:g} s for {todo[0].path}; from now on what isn't staged is read natively")
 
     def _die(self, why: str) -> None:
-        self.dead = True
+        self.dead = why
         self.messages.warn("dead", why)
+
+    def forgive(self) -> None:
+        """What was asked for in vain may be asked for again: somebody says that files have changed."""
+        self._vain.clear()
+
+    def close(self) -> None:
+        """Close the transport, within ``patience`` if it is a stranger's, and not at all if it hangs already.
+
+        :raises Exception: what it raised
+        """
+        self._transport.close()
 
     # -- the way back from a table to a manifest -----------------------------------------------------------------
 
@@ -189,6 +261,8 @@ class Fetcher:
 
         Contents come in the order in which they were staged.
         """
+        from .record.manifest import ABSENT
+
         out: list[tuple[str, str]] = []
         contents: list[tuple[int, str]] = []
         for path, entry in self.table:
@@ -201,9 +275,20 @@ class Fetcher:
                 out.append((path, NAMES if entry.word & F_COMPLETE and entry.used & 16 else META))
                 if entry.word & F_COMPLETE and not entry.used & 16:
                     out.append((path, NAMES))
-            elif kind in (K_REG, K_ABSENT):
+            elif kind == K_REG:
                 out.append((path, META))
+            elif kind == K_ABSENT:
+                out.append((path, ABSENT))
         out += [(path, CONTENT) for _, path in sorted(contents)]
         aspects = {"open": CONTENT, "opendir": NAMES}
         out += [(path, aspects.get(op, META)) for path, op in self.table.misses() if self.managed(path)]
         return out
+
+
+def _rough_flaw(record: object) -> str:
+    """What is wrong with a record of a transport that promises sound ones (``bounded``)."""
+    if not isinstance(record, Record):
+        return f"a {type(record).__name__} instead of a Record"
+    if record.content is not None and (record.st is None or len(record.content) != record.st.st_size):
+        return f"{record.path!r}: {len(record.content)} bytes of content, which stat doesn't say"
+    return ""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Union
 
+    from collfs.interpose.api import LibcCollfsApi
     from collfs.transport import Transport
 
     Check = Callable[[object], object]
@@ -35,8 +36,8 @@ _NO = ("0", "false", "no", "off")
 class Kind:
     """One sort of value.
 
-    ``check`` is the checker, ``allowed`` says in words what it takes. In a text, ``separator`` divides a list into
-    its items (empty: no list). ``by_itself`` marks a flag that needs no value.
+    ``check`` is the checker, ``allowed`` says in words what it takes. For a list it takes one item; ``separator``
+    divides them in a text (empty: no list). ``by_itself`` marks a flag that needs no value.
     """
 
     __slots__ = ("allowed", "by_itself", "check", "separator")
@@ -83,10 +84,19 @@ class Row:
         if value is None and self.default is None:
             return None
         try:
-            return self.kind.check(value)
+            return self.kind.check(value) if not self.kind.separator else self._items(value)
         except (ValueError, OSError) as exc:  # OSError: a relative path, and no working directory
             reason = f": {exc}" if str(exc) else ""
             raise OptionError(f"{shown} is not possible{reason}. Give {self.kind.allowed}") from None
+
+    def _items(self, value: object) -> tuple[object, ...]:
+        if isinstance(value, (str, bytes, os.PathLike)):
+            raise ValueError("one alone is no list, write it as [...]")
+        try:
+            items: list[object] = list(value)  # type: ignore[call-overload]
+        except TypeError:
+            raise ValueError from None
+        return tuple([self.kind.check(item) for item in items])
 
     def from_text(self, text: str, shown: str) -> object:
         """The value that *text*, from the environment or after a flag, stands for.
@@ -135,22 +145,6 @@ def _path(value: object) -> str:
     return path[1:] if path.startswith("//") else path
 
 
-def _items(value: object, check: Check) -> tuple[object, ...]:
-    if isinstance(value, (str, bytes, os.PathLike)):
-        raise ValueError("one alone is no list, write it as [...]")
-    if not hasattr(value, "__iter__"):
-        raise ValueError
-    return tuple([check(item) for item in value])
-
-
-def _fallback(value: object) -> object:
-    return _items(value, _transport)
-
-
-def _prefixes(value: object) -> object:
-    return tuple(dict.fromkeys(_items(value, _path)))
-
-
 def _glob(value: object) -> str:
     if not isinstance(value, (str, bytes, os.PathLike)):
         raise ValueError
@@ -158,10 +152,6 @@ def _glob(value: object) -> str:
     if not glob or glob[0] not in "/*?[":
         raise ValueError(f"{glob!r} can't match an absolute path")
     return glob
-
-
-def _exclude(value: object) -> object:
-    return _items(value, _glob)
 
 
 def _manifest(value: object) -> object:
@@ -233,8 +223,9 @@ def _program(value: object) -> object:
 
 
 def _api(value: object) -> object:
-    # By name: whoever has such an object has loaded its module, and nobody else need pay for it.
-    if not any(kind.__name__ == "LibcCollfsApi" for kind in type(value).__mro__):
+    from collfs.interpose.api import LibcCollfsApi
+
+    if not isinstance(value, LibcCollfsApi):
         raise ValueError
     return value
 
@@ -252,14 +243,14 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "fallback",
-        Kind(_fallback, "names of transports: local,... in a text, ('local', ...) in Python", separator=","),
+        Kind(_transport, "names of transports: local,... in a text, ('local', ...) in Python", separator=","),
         (),
         "NAME,...",
         "transports to try, in this order, if the first one can't work",
     ),
     Row(
         "prefixes",
-        Kind(_prefixes, f"directories: a list in Python, divided by {_SEP!r} in a variable", _SEP),
+        Kind(_path, f"directories: a list in Python, divided by {_SEP!r} in a variable", _SEP),
         None,
         "DIR",
         "a directory to manage; without any, those of the Python installation and of sys.path and LD_LIBRARY_PATH "
@@ -269,7 +260,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "exclude",
-        Kind(_exclude, f"patterns that begin with / or *: a list in Python, divided by {_SEP!r} in a variable", _SEP),
+        Kind(_glob, f"patterns that begin with / or *: a list in Python, divided by {_SEP!r} in a variable", _SEP),
         (),
         "GLOB",
         "absolute paths never to manage, such as '*/share/data/*'",
@@ -328,7 +319,7 @@ class Options:
 
     __slots__ = tuple(row.name for row in ROWS)
 
-    api: object
+    api: LibcCollfsApi | None
     cache: str | None
     exclude: tuple[str, ...]
     fallback: tuple[Spec, ...]

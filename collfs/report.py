@@ -53,7 +53,10 @@ def process_report(session: Session) -> dict[str, object]:
             "wanted": fetcher.wants,
             "staged": fetcher.fetched,
             "failed": fetcher.failed,
+            "refused": fetcher.refused,
+            "unanswered": fetcher.unanswered,
             "timeouts": fetcher.timeouts,
+            "gave_up": fetcher.dead,
         }
         data["staged"] = {
             "files": stager.files,

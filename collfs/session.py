@@ -210,6 +210,8 @@ class Session:
             raise StoreError(110, f"invalidate({path!r}): the node store is locked by another process")
         try:
             self.store.table.forget(path)
+            if self.fetcher is not None:
+                self.fetcher.forgive()
         finally:
             _libc.flock(self.store.write, _libc.LOCK_UN)
 
@@ -274,7 +276,7 @@ class Session:
                 self.messages.warn("uninstall", f"the redirects stay in memory, without a table: {exc}")
         if self.transport is not None and os.getpid() == self.pid:
             try:
-                self.transport.close()
+                (self.fetcher or self.transport).close()
             except Exception as exc:
                 self.messages.warn("close", f"transport {self.transport.name!r}: {type(exc).__name__}: {exc}")
             self.transport = None

@@ -31,6 +31,8 @@ _raise_later.argtypes, _raise_later.restype = (ctypes.c_ulong, ctypes.py_object)
 def _kept(exc: BaseException) -> type[BaseException]:
     """A class that makes an equal of *exc*: PyThreadState_SetAsyncExc takes classes only."""
     args = exc.args
+    if not args and not getattr(exc, "code", None):
+        return type(exc)  # KeyboardInterrupt itself: only for that very class does Python end itself by SIGINT
 
     class Again(type(exc)):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -23,6 +23,10 @@ from ctypes import c_uint64, c_void_p
 from .._libc import libc
 from ..errors import InterposeRefused
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # <elf.h>
 ELFCLASS64, ELFDATA2LSB, EM_X86_64, EM_AARCH64 = 2, 1, 62, 183
 PT_LOAD, PT_GNU_EH_FRAME, PF_X, PF_W = 1, 0x6474E550, 1, 2
@@ -43,16 +47,17 @@ def _word(address: int) -> int:
 class Image:
     """One loaded object: its base address, its executable segments and its functions."""
 
-    __slots__ = ("base", "eh_frame_hdr", "name", "path", "text")
+    __slots__ = ("base", "eh_frame_hdr", "name", "path", "read", "text")
 
-    def __init__(self, name: str, path: str, base: int) -> None:
+    def __init__(self, name: str, path: str, base: int, read: Callable[[int, int], bytes] = ctypes.string_at) -> None:
         """
         :param name: our short name for it: ``ld.so``, ``libc`` or ``libpthread``
         :param path: ``l_name``, for messages
+        :param read: gives (address, size) of its memory; surveys of files that aren't loaded have their own
         :raises InterposeRefused: if no complete 64-bit ELF header lies at *base*
         """
-        self.name, self.path, self.base = name, path, base
-        header = ctypes.string_at(base, 64)
+        self.name, self.path, self.base, self.read = name, path, base, read
+        header = read(base, 64)
         machine, phoff, phentsize, phnum = struct.unpack_from("<H12xQ14xHH", header, 18)
         if header[:6] != b"\x7fELF" + bytes((ELFCLASS64, ELFDATA2LSB)) or phentsize != 56 or not 0 < phnum < 64:
             raise InterposeRefused(f"no ELF header as expected at {base:#x} ({path}): {header[:24].hex()}")
@@ -62,9 +67,7 @@ class Image:
         self.text: list[tuple[int, int]] = []
         self.eh_frame_hdr = 0
         for i in range(phnum):
-            p_type, p_flags, _, p_vaddr, _, _, p_memsz, _ = struct.unpack(
-                "<IIQQQQQQ", ctypes.string_at(base + phoff + 56 * i, 56)
-            )
+            p_type, p_flags, _, p_vaddr, _, _, p_memsz, _ = struct.unpack("<IIQQQQQQ", read(base + phoff + 56 * i, 56))
             if p_type == PT_LOAD and p_flags & PF_X:
                 if p_flags & PF_W:
                     raise InterposeRefused(f"the text of {path} is writable")
@@ -85,17 +88,17 @@ class Image:
 class Functions:
     """Start and end of the functions of an image, by search in its ``.eh_frame_hdr`` (LSB core, section 10.6.2)."""
 
-    __slots__ = ("_fde", "_hdr", "_start")
+    __slots__ = ("_fde", "_hdr", "_read", "_start")
 
     def __init__(self, image: Image) -> None:
-        hdr = image.eh_frame_hdr
-        version, ptr_enc, count_enc, table_enc = ctypes.string_at(hdr, 4)
+        hdr, self._read = image.eh_frame_hdr, image.read
+        version, ptr_enc, count_enc, table_enc = image.read(hdr, 4)
         if (version, ptr_enc, count_enc, table_enc) != (1, PCREL_SDATA4, UDATA4, DATAREL_SDATA4):
-            raise InterposeRefused(f"{image.path}: .eh_frame_hdr is encoded as {ctypes.string_at(hdr, 4).hex()}")
-        count = struct.unpack("<I", ctypes.string_at(hdr + 8, 4))[0]
+            raise InterposeRefused(f"{image.path}: .eh_frame_hdr is encoded as {image.read(hdr, 4).hex()}")
+        count = struct.unpack("<I", image.read(hdr + 8, 4))[0]
         if not 0 < count < 1 << 20:
             raise InterposeRefused(f"{image.path}: .eh_frame_hdr has {count} functions")
-        table = memoryview(ctypes.string_at(hdr + 12, 8 * count)).cast("i")
+        table = memoryview(image.read(hdr + 12, 8 * count)).cast("i")
         self._hdr, self._start, self._fde = hdr, table[::2], table[1::2]
 
     def __len__(self) -> int:
@@ -116,7 +119,7 @@ class Functions:
         """(start, end) of function number *index*; the end comes from its FDE, whose pointers are pcrel sdata4."""
         start = self._hdr + self._start[index]
         fde = self._hdr + self._fde[index]
-        _, _, begin, size = struct.unpack("<IIiI", ctypes.string_at(fde, 16))
+        _, _, begin, size = struct.unpack("<IIiI", self._read(fde, 16))
         if fde + 8 + begin != start:
             raise InterposeRefused(f"the FDE at {fde:#x} is for {fde + 8 + begin:#x}, the table says {start:#x}")
         return start, start + size

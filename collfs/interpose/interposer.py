@@ -14,7 +14,7 @@ from ..errors import InterposeRefused
 from . import patch
 from .api import LibcCollfsApi, default_api
 from .image import objects
-from .machine.code import Code
+from .machine.code import CODE_NAME, Code
 from .machine.layout import OPERATIONS, OUTCOMES, ROW_NAMES
 from .sites import CALLS, LDSO, find
 from .trampoline import SPACING, Builder
@@ -33,6 +33,16 @@ _NEEDED: dict[str, tuple[set[int | None], ...]] = {
 }
 
 
+def _why_no_site(image: Image, group: set[int | None]) -> str:
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            if b"/memfd:" + CODE_NAME in maps.read():
+                return "another copy of collfs has been at work in this process: one interposer, one interpreter"
+    except OSError:
+        pass
+    return f"{image.path}: no known site of a call numbered {sorted(str(nr) for nr in group)}"
+
+
 class Interposer:
     """The patched state of this process."""
 
@@ -41,22 +51,37 @@ class Interposer:
 
         :raises InterposeRefused: if anything about it is not as expected
         """
+        self.patches: list[patch.Patch] = []
+        self.installed: list[Site] = []
+        self.api = LibcCollfsApi()
+        try:
+            self._look()
+        except InterposeRefused:
+            raise
+        except OSError as exc:  # no descriptor, no memory, no memfd_create
+            raise InterposeRefused(exc.errno, f"no place for the machine code: {exc.strerror or exc}") from exc
+
+    def _look(self) -> None:
         self.images: dict[str, Image] = objects()
         self.sites: list[Site] = []
         for image in self.images.values():
             found = find(image)
             for group in _NEEDED.get(image.name, ()):
                 if not any(site.nr in group for site in found):
-                    raise InterposeRefused(
-                        f"{image.path}: no known site of a call numbered {sorted(str(nr) for nr in group)}"
-                    )
+                    raise InterposeRefused(_why_no_site(image, group))
             self.sites += found
         near = [span for image in self.images.values() for span in image.text]
         self.code = Code(near, SPACING * len(self.sites))
-        self.patches: list[patch.Patch] = []
-        self.installed: list[Site] = []
-        self.api = LibcCollfsApi()
-        self._before: list[tuple[int, bytes]] = []
+        # Every site has its trampoline in the same place, whatever is installed: a thread may still be inside one of
+        # an installation before this one.
+        builder = Builder(self.code)
+        self._ways = [
+            (site, builder.add(site, template, self.images[site.object]))
+            for site in self.sites
+            for template in [self._template(site, set(ROW_NAMES))]
+            if template
+        ]
+        self.code.map(bytes(builder.image))
 
     def install(self, api: LibcCollfsApi | None = None) -> None:
         """Patch all sites: libc's to the path table, ld.so's to the rows of *api* that aren't NULL.
@@ -69,17 +94,22 @@ class Interposer:
         self.api = default_api(self.code) if api is None else api
         addresses = self.api.addresses()
         rows = {name for name, address in zip(ROW_NAMES, addresses) if address}
-        builder, installed = Builder(self.code), []
-        for site in self.sites:
-            template = self._template(site, rows)
-            if template:
-                builder.add(site, template, self.images[site.object])
-                installed.append(site)
-        self.code.map(bytes(builder.image))
+        ways = [(site, patches) for site, patches in self._ways if self._template(site, rows)]
+        for site, patches in ways:
+            if not patches:
+                raise InterposeRefused(f"no padding near {site}")
         for i, address in enumerate(addresses):
             self.code.cell.api[i] = address
-        patch.apply(builder.patches, self.code)
-        self.patches, self.installed = builder.patches, installed
+        self.installed = [site for site, _ in ways]
+        self.patches = [one for _, patches in ways for one in patches]
+        try:
+            patch.apply(self.patches, self.code)
+        except BaseException as exc:
+            if not patch.written(self.patches):  # else a signal's exception came when all was done
+                self._forget()
+            if isinstance(exc, OSError) and not isinstance(exc, InterposeRefused):
+                raise InterposeRefused(exc.errno, f"the text can't be written: {exc.strerror or exc}") from exc
+            raise
 
     @staticmethod
     def _template(site: Site, rows: set[str]) -> str:
@@ -95,14 +125,23 @@ class Interposer:
     def uninstall(self) -> None:
         """Restore every byte. Threads that are inside a trampoline finish there: its memory stays.
 
-        :raises InterposeRefused: if somebody else has changed the patched bytes; then they stay as they are, harmless,
-            because the table is taken away
+        :raises InterposeRefused: if the text can't be written, or somebody else has changed the patched bytes; then
+            they stay as they are, harmless, because the tables are taken away
         """
         self.code.cell.table = 0
-        patches, self.patches, self.installed = self.patches, [], []
-        patch.undo(patches, self.code)
-        for i in range(len(ROW_NAMES)):
-            self.code.cell.api[i] = 0
+        try:
+            patch.undo(self.patches, self.code)
+        except OSError as exc:
+            if isinstance(exc, InterposeRefused):
+                raise
+            raise InterposeRefused(exc.errno, f"the text can't be written: {exc.strerror or exc}") from exc
+        finally:
+            for i in range(len(ROW_NAMES)):
+                self.code.cell.api[i] = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.patches, self.installed = [], []
 
     def verify(self, canary: str, size: int) -> None:
         """Call through both objects.

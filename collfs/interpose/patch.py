@@ -8,7 +8,8 @@ Where mprotect is refused (SELinux execmod, PR_SET_MDWE), ``/proc/self/mem`` wri
 only a process with one thread may use it.
 
 Rules of the file: the order given is the order of writing, its reverse the order of undoing; no Python between two
-halves of one instruction (a thread that takes the GIL there would run into it: measured, it spins for ever).
+halves of one instruction (a thread that takes the GIL there would run into it: measured, it spins for ever); no signal
+handler of this thread while it writes (the same, with a handler).
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from ..errors import InterposeRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Sequence
 
     from .machine.code import Code
+else:
+    import _signal  # signal itself would load enum
 
 MEMBARRIER = 324  # arch/x86/entry/syscalls/syscall_64.tbl
 REGISTER_PRIVATE_EXPEDITED_SYNC_CORE = 64  # linux/membarrier.h
@@ -66,8 +70,8 @@ def apply(patches: Sequence[Patch], code: Code) -> None:
     try:
         with _Writable(patches, code, single) as write:
             for patch in patches:
+                done.append(patch)  # before: writing the old bytes twice does no harm
                 write(patch)
-                done.append(patch)
             for patch in patches:
                 _compare(patch.address, patch.new)
     except BaseException:
@@ -86,6 +90,11 @@ def undo(patches: Sequence[Patch], code: Code) -> None:
     apply([patch.reversed() for patch in reversed(patches)], code)
 
 
+def written(patches: Sequence[Patch]) -> bool:
+    """Whether the text is what :func:`apply` leaves."""
+    return all(ctypes.string_at(patch.address, len(patch.new)) == patch.new for patch in patches)
+
+
 def _compare(address: int, expected: bytes) -> None:
     found = ctypes.string_at(address, len(expected))
     if found != expected:
@@ -97,6 +106,7 @@ class _Writable:
 
     def __init__(self, patches: Sequence[Patch], code: Code, single: bool) -> None:
         self.code, self.single, self.mem = code, single, -1
+        self.mask: set[int] = set()
         pages = sorted({page for p in patches for page in (p.address & -PAGE, (p.address + len(p.new) - 1) & -PAGE)})
         self.runs: list[tuple[int, int]] = []  # neighbouring pages are one call
         for page in pages:
@@ -106,6 +116,15 @@ class _Writable:
                 self.runs.append((page, page + PAGE))
 
     def __enter__(self) -> _Writable:
+        self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        try:
+            self._unprotect()
+        except BaseException:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+            raise
+        return self
+
+    def _unprotect(self) -> None:
         for i, (start, end) in enumerate(self.runs):
             if _libc.mprotect_(start, end - start, _libc.PROT_READ | _libc.PROT_WRITE | _libc.PROT_EXEC) != 0:
                 self._protect(self.runs[:i])
@@ -117,7 +136,6 @@ class _Writable:
                 except OSError as exc:
                     raise InterposeRefused(code, f"mprotect: {os.strerror(code)}; {exc}") from None
                 break
-        return self
 
     def __call__(self, patch: Patch) -> None:
         if self.mem >= 0:
@@ -133,6 +151,7 @@ class _Writable:
             os.close(self.mem)
         else:
             self._protect(self.runs)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
     @staticmethod
     def _protect(runs: list[tuple[int, int]]) -> None:

@@ -12,7 +12,8 @@ A site is recognised by its complete context, never by ``0f 05`` alone (which al
 The survey over 18 builds of ld.so and 12 of libc.so.6 (glibc 2.27 to 2.44) found no false match. Two other shapes:
 ``xor %eax,%eax`` before the syscall for read (only 4 bytes: ``cave`` style), and, from glibc 2.41 on, openat and creat
 behind ``__syscall_cancel``, where the number comes in a register; there the syscall itself must stay in place, because
-pthread_cancel compares the program counter with it.
+pthread_cancel compares the program counter with it. From 2.41 on faccessat has its prologue between the mov and the
+syscall: ``cave`` style, too, whose trampoline looks at the number itself.
 
 Rules of the file: :data:`CALLS` is the one list of intercepted calls; what is patched, reported and tested follows
 from it.
@@ -20,7 +21,6 @@ from it.
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
 from ..errors import InterposeRefused
@@ -35,8 +35,8 @@ LIBC, LDSO = "libc", "ld.so"
 # function-pointer table
 # fmt: off
 CALLS: tuple[tuple[str, int, str, str], ...] = (
-    ("open",         2,   "path_rdi", "open"),
-    ("openat",       257, "path_rsi", "open"),
+    ("open",         2,   "plain",    "open"),  # a relative name may be opened for writing
+    ("openat",       257, "plain",    "open"),
     ("stat",         4,   "path_rdi", "xstat64"),
     ("lstat",        6,   "path_rdi", ""),
     ("newfstatat",   262, "path_rsi", "xstat64 fxstat64"),  # glibc 2.33 to 2.38 make fstat of it, too
@@ -75,6 +75,8 @@ SYSCALL = b"\x0f\x05"
 # between mov and syscall: __open_nocancel (mov %rdi,%rsi; mov $AT_FDCWD,%edi), stat of 2.43 (mov %rdx,%rsi)
 MIDS = (b"", b"\x48\x89\xfe\xbf\x9c\xff\xff\xff", b"\x48\x89\xd6")
 XOR_EAX = b"\x31\xc0"
+FACCESSAT2, PROLOGUE = b"\xb8\xb7\x01\x00\x00", 48  # 28 and 32 bytes between were seen
+LINE = 64  # bytes that one store can change at once, if it doesn't cross into the next
 # The 5 bytes before and what must follow, of __internal_syscall_cancel (mov 0x10(%rsp) or 0x20(%rsp),%rax; syscall;
 # pop %rbx, ret or add $0x18,%rsp, ret; 2.41 to 2.43) and __syscall_cancel_arch (mov %r11,8(%rsp); syscall; ret; 2.41
 # to 2.44)
@@ -96,9 +98,14 @@ class Site:
         self.object = object  # "ld.so", "libc", "libpthread"
         self.nr = nr  # None: in a register (glibc >= 2.41)
         self.address = address  # where the displaced bytes are
-        self.displaced = displaced  # 5 bytes: jmp rel32 fits; 2: the syscall itself, needs a cave
+        self.displaced = displaced  # 5 bytes: jmp rel32 fits; 2: the syscall itself
         self.mid = mid  # what stands between them and the syscall
         self.syscall = syscall  # address of the syscall instruction
+
+    @property
+    def needs_cave(self) -> bool:
+        """Whether a ``jmp rel32`` doesn't fit there, or could not be written under threads (``poke`` of machine.c)."""
+        return self.displaced == SYSCALL or (self.nr is not None and self.address % LINE == LINE - 1)
 
     @property
     def name(self) -> str:
@@ -130,6 +137,9 @@ def match(text: bytes, at: int, object: str, base: int) -> Site | None:
                 return Site(object, nr, base + mov, text[mov : mov + 5], mid, base + at) if nr in NAMES else None
         if text[at - 2 : at] == XOR_EAX and object == LDSO:
             return Site(object, 0, base + at, SYSCALL, b"", base + at)
+        mov = text.rfind(FACCESSAT2, max(0, at - PROLOGUE), at)
+        if mov >= 0 and object != LDSO and text.find(SYSCALL, mov + 5, at) < 0:
+            return Site(object, 439, base + at, SYSCALL, b"", base + at)
     elif object != LDSO:
         for before, behind in CANCEL:
             if text[at - 5 : at] == before and text[at + 2 : at + 7].startswith(behind):
@@ -144,7 +154,7 @@ def find(image: Image) -> list[Site]:
     """
     functions, found = image.functions(), []
     for start, end in image.text:
-        text = ctypes.string_at(start, end - start)
+        text = image.read(start, end - start)
         at = text.find(SYSCALL)
         while at >= 0:
             site = match(text, at, image.name, start)
@@ -163,8 +173,9 @@ def caves(image: Image, site: Site) -> list[int]:
     middle = functions.index(site.syscall)
     for index in range(max(0, middle - 8), min(len(functions) - 1, middle + 8)):
         gap, end = functions.bounds(index)[1], functions.bounds(index + 1)[0]
-        if 5 <= end - gap <= 64 and _is_padding(ctypes.string_at(gap, end - gap)):
-            out += [at for at in range(gap, end - 4, 5) if -128 <= at - (site.syscall + 2) <= 127]
+        if 5 <= end - gap <= 64 and _is_padding(image.read(gap, end - gap)):
+            near = [at for at in range(gap, end - 4, 5) if -128 <= at - (site.syscall + 2) <= 127]
+            out += [at for at in near if at % LINE != LINE - 1]
     return out
 
 

@@ -35,37 +35,29 @@ def jump(at: int, target: int) -> bytes:
 
 
 class Builder:
-    """Collects trampolines and the patches that lead to them."""
+    """Collects trampolines, and makes the patches that lead to them."""
 
     def __init__(self, code: Code) -> None:
         self.code = code
         self.image = bytearray()
-        self.patches: list[Patch] = []
         self._caves: set[int] = set()
 
-    def add(self, site: Site, template: str, image: Image) -> None:
-        """Make a trampoline for *site*.
-
-        :raises InterposeRefused: if the site needs a cave and none is near
-        """
+    def add(self, site: Site, template: str, image: Image) -> list[Patch]:
+        """Make a trampoline for *site*; the patches that lead there. Empty: it needs a cave and has none near."""
         cave = 0
-        if site.displaced == SYSCALL:
+        if site.needs_cave:
             template = "cave"
-            free = [c for c in caves(image, site) if c not in self._caves]
-            if not free:
-                raise InterposeRefused(f"no padding near {site}")
-            cave = free[0]
+            cave = next((at for at in caves(image, site) if at not in self._caves), 0)
+            if not cave:
+                return []
             self._caves.add(cave)
         at = self.code.base + self.code.tail_offset + len(self.image)
         self.image += self._copy(site, template, at)
         self.image += b"\xcc" * (-len(self.image) % 16)
-        if cave:
-            from ctypes import string_at
-
-            self.patches.append(Patch(cave, string_at(cave, 5), jump(cave, at)))
-            self.patches.append(Patch(site.syscall, SYSCALL, b"\xeb" + struct.pack("<b", cave - (site.syscall + 2))))
-        else:
-            self.patches.append(Patch(site.address, site.displaced, jump(site.address, at)))
+        if not cave:
+            return [Patch(site.address, site.displaced, jump(site.address, at))]
+        near = b"\xeb" + struct.pack("<b", cave - (site.syscall + 2))
+        return [Patch(cave, image.read(cave, 5), jump(cave, at)), Patch(site.syscall, SYSCALL, near)]
 
     def _copy(self, site: Site, template: str, at: int) -> bytes:
         start, size, call, ret, back = self.code.templates[template]

@@ -97,10 +97,18 @@ def wait_for_lock(fd: int, operation: int, seconds: float, until: Callable[[], b
 
 
 def remove_tree(path: str) -> None:
-    """Remove a dead store; what can't be removed stays for the next start."""
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove a dead store; what can't be removed stays for the next start. (shutil is a heavy import.)"""
+    try:
+        with os.scandir(path) as entries:
+            for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)  # directories of a mirror have mode 0
+                    remove_tree(entry.path)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(path)
+    except OSError:
+        pass
 
 
 class NodeStore:
@@ -114,9 +122,9 @@ class NodeStore:
         self.alive = self.write = -1
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if created else 0)
         try:
-            self.alive = os.open(path + "/alive", flags, 0o600)
+            self.alive = _libc.high(os.open(path + "/alive", flags, 0o600))
             _libc.flock(self.alive, _libc.LOCK_SH)
-            self.write = os.open(path + "/write", flags, 0o600)
+            self.write = _libc.high(os.open(path + "/write", flags, 0o600))
             self.table = Table(path + "/t", code, create=created)
             if created:
                 self._fill()
@@ -149,7 +157,7 @@ class NodeStore:
         """In a child: hold the store by a lock of its own, since the parent's ends with the parent."""
         alive, write, self.alive, self.write = self.alive, self.write, -1, -1
         try:
-            self.alive = os.open(self.path + "/alive", os.O_RDWR | os.O_CLOEXEC)
+            self.alive = _libc.high(os.open(self.path + "/alive", os.O_RDWR | os.O_CLOEXEC))
             _libc.flock(self.alive, _libc.LOCK_SH | _libc.LOCK_NB)
         except OSError:
             pass  # the copies may go away: then they are read natively

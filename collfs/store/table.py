@@ -76,7 +76,8 @@ class Table:
         """
         self.code, self.path = code, path
         try:
-            self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
+            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+            self.fd = _libc.high(os.open(path, flags, 0o600))
             if create:
                 os.ftruncate(self.fd, size)
                 os.posix_fallocate(self.fd, 0, _first_free() + (8 << SLOT_BITS))

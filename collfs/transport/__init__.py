@@ -16,10 +16,11 @@ Write three methods and you have a transport; override more to make it fast::
         return MyTransport()
 
 A transport never sees machine code, tables or hooks. The core wraps every call: one that raises anything but OSError,
-or takes longer than the ``patience`` of the session, is logged once and marked dead, and the job goes on natively.
+or is silent for longer than the ``patience`` of the session, is logged once and marked dead, and the job goes on
+natively. A record that can't be right is refused and counted.
 
-Threads: the methods are called from whichever thread of the program wanted a file, one call at a time unless
-``concurrent`` is true. After a fork the child never calls its transport.
+Threads: the methods are called from whichever thread of the program wanted a file, or from one made for the call, one
+call at a time unless ``concurrent`` is true. After a fork the child never calls its transport.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Transport:
-    """Base class of all transports. Paths are absolute and normalised; errors are the OSError that the original gives."""
+    """Base class of all transports. Paths are absolute and normalised, errors the OSErrors that the original gives."""
 
     #: short name, as users write it in ``transport="..."``
     name: str = ""
@@ -42,6 +43,9 @@ class Transport:
     concurrent: bool = False
     #: whether this process is the one that reads for the job (keeps the manifest, may write bytecode)
     is_root: bool = True
+    #: whether every call ends by itself in a bounded time and every record is sound: then the core calls it directly,
+    #: else in a thread of its own, with a limit of ``patience`` on its silence (:mod:`collfs.transport.guard`)
+    bounded: bool = False
 
     # -- the three that an author must write ---------------------------------------------------------------------
 
@@ -55,7 +59,7 @@ class Transport:
     def listdir(self, path: str) -> Sequence[Name]:
         """All names in the directory *path* with their kinds (``d_type``): complete, or an error.
 
-        A :class:`~collfs.record.Name` may also carry its metadata; what it doesn't carry is asked for later or goes native.
+        A :class:`~collfs.record.Name` may also carry its metadata; what it doesn't carry is asked later or goes native.
 
         :raises OSError: as os.listdir would on the original
         """
@@ -87,8 +91,8 @@ class Transport:
     def fetch(self, wants: Sequence[Want]) -> Iterator[Record]:
         """Answer many wants. Default: :meth:`stat`, :meth:`listdir` and :meth:`read`, one by one.
 
-        Yields at least one record for each want, in any order; a failed want gives a record with ``errno``. Records that
-        nobody asked for are welcome: the store takes them too.
+        Yields at least one record for each want, in any order; a failed want gives a record with ``errno``. Records
+        that nobody asked for are welcome: the store takes them too.
         """
         for want in wants:
             try:
@@ -102,16 +106,19 @@ class Transport:
         :raises OSError: as the original would
         """
         lst, target = self.lstat(want.path)
-        st = lst if target is None else self.stat(want.path)
+        try:
+            st = lst if target is None else self.stat(want.path)
+        except OSError:
+            return Record(want.path, errno=40)  # ELOOP: a link that leads nowhere exists, so it must not become absent
         link = {} if target is None else {"lst": lst, "target": target}
-        if want.aspect in (LIST, NAMES):
+        kind = st.st_mode & 0o170000  # S_IFMT; another kind than the aspect means gives a metadata record
+        if want.aspect in (LIST, NAMES) and kind == 0o040000:
             return Record(want.path, st, names=self.listdir(want.path), **link)  # type: ignore[arg-type]
-        if want.aspect == CONTENT:
+        if want.aspect == CONTENT and kind == 0o100000:
             node_path = self.mmap(want.path)
             if node_path is not None:
                 return Record(want.path, st, node_path=node_path, **link)  # type: ignore[arg-type]
             return Record(want.path, st, content=self.read(want.path), **link)  # type: ignore[arg-type]
-        assert want.aspect == META, want
         return Record(want.path, st, **link)  # type: ignore[arg-type]
 
     # -- life cycle ----------------------------------------------------------------------------------------------
@@ -126,4 +133,4 @@ class Transport:
         """The store has just taken these records: tell others, if that is what this transport does. Must not wait."""
 
     def close(self) -> None:
-        """Called once at the end, from ``finalize`` or at exit. Releases everything; must not raise and must not hang."""
+        """Called once, from ``finalize`` or at exit. Releases everything; must not raise and must not hang."""

@@ -48,11 +48,18 @@ class Libraries:
         word = self.fetcher.table.probe(path)
         if word & 0xFF != K_FILE:
             return None
+        import mmap  # late: not every program loads libraries; reading them whole would cost more than all the rest
+
         try:
-            with open(self.fetcher.table.copy_of(word), "rb", buffering=0) as file:
-                return file.read()
+            fd = os.open(self.fetcher.table.copy_of(word), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
+        try:
+            return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError):  # ValueError: an empty file can't be mapped
+            return None
+        finally:
+            os.close(fd)
 
     def _names(self, directory: str) -> list[str] | None:
         return self.fetcher.known_names(directory)

@@ -34,7 +34,8 @@ static inline void mark_used(struct table *t, struct entry *e, int op) {
 
 /* Nothing is known of p itself: what does the nearest known ancestor say? -errno, or 0 for "unknown" */
 static i64 from_ancestor(struct table *t, const char *p, u32 n) {
-  while ((n = parent(p, n)) > 0) {
+  for (u32 end = n; (n = parent(p, n)) > 0; end = n) {
+    if (end - n > 256) return 0; /* ENAMETOOLONG */
     struct entry *e = find(t, p, n);
     if (!e) continue;
     u64 w = __atomic_load_n(&e->word, __ATOMIC_ACQUIRE);
@@ -47,6 +48,13 @@ static i64 from_ancestor(struct table *t, const char *p, u32 n) {
     }
   }
   return 0;
+}
+
+/* Was something made, or put, where the nearest known ancestor of an absent name is? Then the name may have come with it. */
+static int came_since(struct table *t, const char *p, u32 n) {
+  struct entry *e = 0;
+  while (!e && (n = parent(p, n)) > 0) e = find(t, p, n);
+  return e && (__atomic_load_n(&e->word, __ATOMIC_ACQUIRE) & 0xff) == K_WRITTEN;
 }
 
 /* struct statx (linux/stat.h) out of struct stat: the basic fields, which is all that stx_mask then claims */
@@ -142,7 +150,7 @@ static i64 answer(struct table *t, struct call *c, const char *p, u32 n, int sla
   mark_used(t, e, c->op);
   if (kind == K_NATIVE || kind == K_WRITTEN) return counted(c->op, O_NATIVE, NATIVE);
   if (kind == K_ABSENT) {
-    if (e->seq > cell.floor) return counted(c->op, O_ABSENT, -E_NOENT);
+    if (e->seq > cell.floor && !came_since(t, p, n)) return counted(c->op, O_ABSENT, -E_NOENT);
     goto miss;
   }
   if ((w & F_LINK) && !slash && (c->nofollow || c->op == OP_READLINK)) {

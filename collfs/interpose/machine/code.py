@@ -26,6 +26,7 @@ from .layout import CELL_SIZE, TEMPLATE_ROW, TEMPLATES, BlobHeader, Cell, News
 MAGIC = int.from_bytes(b"collfs01", "little")
 REACH = (1 << 31) - (1 << 24)  # a rel32 jump, with room to spare
 PAGE = 4096
+CODE_NAME = b"collfs-code"  # what /proc/self/maps calls it
 
 
 def blob() -> bytes:
@@ -91,7 +92,7 @@ class Code:
         size = self.size - CELL_SIZE
         if len(image) > size:
             raise InterposeRefused(f"{len(trampolines)} bytes of trampolines don't fit into {size}")
-        fd = _libc.memfd(b"collfs-code", image.ljust(size, b"\xcc"))
+        fd = _libc.memfd(CODE_NAME, image.ljust(size, b"\xcc"))
         try:
             _libc.mmap(self.base, size, _libc.PROT_READ | _libc.PROT_EXEC, _libc.MAP_PRIVATE | _libc.MAP_FIXED, fd)
         finally:

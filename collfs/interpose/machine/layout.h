@@ -25,10 +25,11 @@ typedef long i64;
 
 enum {
   TABLE_MAGIC = 0x464c4c43, /* "CLLF" */
-  TABLE_VERSION = 1,
+  TABLE_VERSION = 2,
   MAX_PREFIX = 64,
   RING = 128,      /* hashes of the last invalidated paths */
   SEEN = 4096,     /* hashes of misses already noted */
+  WRITTEN = 4096,  /* words of 32 bits: names changed by this job, by hash; bits are only set */
   MISS_LOG = 1 << 18, /* bytes */
   MAX_FD = 4096,   /* descriptors that may be mirrors */
 };
@@ -87,6 +88,7 @@ struct table {
   struct prefix prefix[MAX_PREFIX];
   u32 ring[RING];
   u32 seen[SEEN];
+  u32 written[WRITTEN];
   u8 miss[MISS_LOG];
 };
 

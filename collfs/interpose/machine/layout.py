@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ctypes import Structure, c_char_p, c_uint8, c_uint32, c_uint64, sizeof
 
-TABLE_MAGIC, TABLE_VERSION = 0x464C4C43, 1
-MAX_PREFIX, RING, SEEN, MISS_LOG, MAX_FD = 64, 128, 4096, 1 << 18, 4096
+TABLE_MAGIC, TABLE_VERSION = 0x464C4C43, 2
+MAX_PREFIX, RING, SEEN, WRITTEN, MISS_LOG, MAX_FD = 64, 128, 4096, 4096, 1 << 18, 4096
 
 K_UNKNOWN, K_FILE, K_REG, K_DIR, K_ABSENT, K_NATIVE, K_WRITTEN = range(7)
 F_COMPLETE, F_MIRROR, F_LINK = 1 << 8, 1 << 9, 1 << 10
@@ -71,6 +71,7 @@ class TableHeader(Structure):
         ("prefix", Prefix * MAX_PREFIX),
         ("ring", c_uint32 * RING),
         ("seen", c_uint32 * SEEN),
+        ("written", c_uint32 * WRITTEN),
         ("miss", c_uint8 * MISS_LOG),
     ]
 

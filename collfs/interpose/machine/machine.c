@@ -11,7 +11,7 @@
 #include "rows.h"
 #include "writer.h"
 
-static COLD i64 libc_relative(struct table *t, u64 *a, u64 nr);
+static COLD i64 libc_relative(struct table *t, u64 *a, u64 nr, int fd);
 static COLD i64 libc_change(struct table *t, u64 *a, u64 nr);
 
 /* may (dirfd, path) be relative to a mirror? */
@@ -48,7 +48,7 @@ HIDDEN i64 libc_entry(u64 *a, u64 nr) {
   default: return libc_change(t, a, nr);
   }
   if (path && relative(a)) {
-    i64 r = libc_relative(t, a, nr);
+    i64 r = libc_relative(t, a, nr, 0);
     if (r != NATIVE || c.op != OP_OPEN) return r;
   }
   if (c.op == OP_OPEN) {
@@ -61,17 +61,18 @@ HIDDEN i64 libc_entry(u64 *a, u64 nr) {
   return answer_path(t, &c, (const char *)a[path]);
 }
 
-/* A call relative to a descriptor: if that is a mirror, the same call with the absolute original name, made here. */
-static COLD i64 libc_relative(struct table *t, u64 *a, u64 nr) {
+/* A call relative to the descriptor a[fd], its path in a[fd + 1]: if that is a mirror, the same call with the absolute original name, made here. */
+static COLD i64 libc_relative(struct table *t, u64 *a, u64 nr, int fd) {
   char b[PATH_BUF];
-  i64 n = mirror_origin(t, (int)a[0], b);
+  i64 n = mirror_origin(t, (int)a[fd], b);
   if (!n) return NATIVE;
-  for (const char *s = (const char *)a[1]; *s; s++) {
+  for (const char *s = (const char *)a[fd + 1]; *s; s++) {
     if (n + 1 >= PATH_BUF) return -E_NAMETOOLONG;
     b[n++] = *s;
   }
   b[n] = 0;
-  u64 y[6] = {(u64)(i64)CWD, (u64)b, a[2], a[3], a[4], a[5]};
+  u64 y[6] = {a[0], a[1], a[2], a[3], a[4], a[5]};
+  y[fd] = (u64)(i64)CWD, y[fd + 1] = (u64)b;
   i64 r = libc_entry(y, nr);
   return r == NATIVE ? sys(nr, y[0], y[1], y[2], y[3], y[4], y[5]) : r;
 }
@@ -79,8 +80,11 @@ static COLD i64 libc_relative(struct table *t, u64 *a, u64 nr) {
 static COLD i64 libc_change(struct table *t, u64 *a, u64 nr) {
   const struct change *x = find_change(nr);
   if (x) {
-    if (x->dirfd == 0 && x->path == 1 && relative(a)) {
-      i64 r = libc_relative(t, a, nr);
+    const signed char pairs[2][2] = {{x->dirfd, x->path}, {x->dirfd2, x->path2}};
+    for (int i = 0; i < 2; i++) {
+      int fd = pairs[i][0];
+      if (fd < 0 || pairs[i][1] != fd + 1 || !relative(a + fd)) continue;
+      i64 r = libc_relative(t, a, nr, fd);
       if (r != NATIVE) return r;
     }
     apply_change(t, x, a);
@@ -124,6 +128,7 @@ HIDDEN u64 probe(struct table *t, const char *p, u32 *where) {
   u64 w = __atomic_load_n(&e->word, __ATOMIC_ACQUIRE);
   if ((w & 0xff) == K_UNKNOWN && from_ancestor(t, b, (u32)n)) return K_ABSENT;
   if (((w & 0xff) == K_DIR || (w & 0xff) == K_ABSENT) && e->seq <= cell.floor) return K_UNKNOWN;
+  if ((w & 0xff) == K_ABSENT && came_since(t, b, (u32)n)) return K_WRITTEN;
   return w;
 }
 

@@ -97,7 +97,7 @@ static inline i64 normal_length(const char *s) {
       }
     }
     if (!c) return i;
-    if (i > 4096) return -1;
+    if (i >= 4095) return -1; /* PATH_MAX counts the NUL */
   }
 }
 

@@ -106,7 +106,10 @@ HIDDEN i64 put(struct table *t, const struct news *x) {
   u64 copy = 0;
   if (invalidated_since(t, x->epoch, hash(x->key, n))) return PUT_STALE;
   struct entry *e = find(t, x->key, n);
-  if (!e && !(e = new_entry(t, x->key, n))) return PUT_FULL;
+  if (!e) {
+    if (!(e = new_entry(t, x->key, n))) return PUT_FULL;
+    if (__atomic_load_n(&t->written[e->hash >> 5 & (WRITTEN - 1)], __ATOMIC_SEQ_CST) >> (e->hash & 31) & 1) set_written(e);
+  }
   u64 old = __atomic_load_n(&e->word, __ATOMIC_ACQUIRE);
   if ((old & 0xff) == K_WRITTEN) return PUT_STALE;
   if (says_less(t, e, old, x)) {

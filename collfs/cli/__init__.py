@@ -1,0 +1,49 @@
+"""The command line: ``collfs COMMAND ...``, also as ``python -m collfs COMMAND ...``.
+
+Rule of the file: every rank of ``collfs run`` comes through here before its hooks are live, so each command, the help
+texts and the version are loaded only by those who ask for them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Every command, and what it does.
+COMMANDS = {
+    "run": "run a Python program; its files are read by one process for all",
+    "check": "say what collfs would do here, without running a program",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that *argv* names (default: that of this process) and return its exit status.
+
+    ``collfs run`` lets the exceptions of the program through, so that the interpreter treats them as always.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    first = words[0] if words else ""
+    if first == "run":
+        from collfs.cli.run import main as run
+
+        return run(words[1:])
+    if first == "check":
+        from collfs.cli.check import main as check
+
+        return check(words[1:])
+    if first in ("-h", "--help"):
+        from collfs.cli.help import overview
+
+        sys.stdout.write(overview())
+        return 0
+    if first == "--version":
+        from collfs.cli.help import version
+
+        sys.stdout.write(version())
+        return 0
+    what = f"unknown command {first!r}" if words else "a command is missing"
+    sys.stderr.write(f"collfs: {what}. Commands: {', '.join(COMMANDS)}. Try: collfs --help\n")
+    return 2
