@@ -55,7 +55,7 @@ def explicit(prefixes: Iterable[str]) -> list[str]:
 
 def sources(environ: Mapping[str, str]) -> list[str]:
     """The directories that this program's imports and libraries come from, in order, as they are spelled."""
-    found = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
+    found: list[object] = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
     user = sys.modules.get("site")
     if user is not None and getattr(user, "ENABLE_USER_SITE", False):
         found.append(str(getattr(user, "USER_SITE", "") or ""))

@@ -18,7 +18,7 @@ from .store.node import wait_for_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .session import Session
+    from .lifecycle import Session
 
 FORMAT = 1
 LOCK_SECONDS = 10.0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What a want asks for. Each includes the ones before it where that makes sense: content comes with metadata.
 META = "meta"  #: the metadata of a path (and of the link itself, if it is a symbolic link)
 LIST = "list"  #: all names of a directory, with their metadata
-NAMES = "names"  #: all names of a directory with their kinds, without the metadata of each (a bulk start from a manifest)
+NAMES = "names"  #: all names of a directory with their kinds, without their metadata (a bulk start)
 CONTENT = "content"  #: the whole content of a regular file
 
 ASPECTS = (META, LIST, NAMES, CONTENT)
@@ -140,8 +140,8 @@ class Record:
     ============  =====================================================================================
 
     ``st`` is what stat(2) gives, links followed. If the path itself is a symbolic link, ``lst`` (lstat) and ``target``
-    (readlink) are set as well. ``node_path`` names a file on this node that already holds exactly these bytes: the store
-    links to it instead of copying. Paths are str in the file system encoding with surrogateescape, as in :mod:`os`.
+    (readlink) are set as well. ``node_path`` names a file on this node that already holds exactly these bytes: the
+    store links to it instead of copying. Paths are str in the file system encoding with surrogateescape, as in :mod:`os`.
     """
 
     __slots__ = ("content", "errno", "lst", "names", "node_path", "path", "st", "target")

@@ -167,16 +167,12 @@ class NodeStore:
 
     def close(self) -> None:
         """Leave the store; the last process of the job removes it."""
-        last = False
         if self.alive >= 0:
             try:
-                last = _libc.flock(self.alive, _libc.LOCK_EX | _libc.LOCK_NB)
-            except OSError:
-                pass
-        if last:
-            try:
+                # first the lock of the starts: one that holds it may be joining this store, and wait for `alive`
                 with _UserLock(os.path.dirname(self.path)):
-                    remove_tree(self.path)
+                    if _libc.flock(self.alive, _libc.LOCK_EX | _libc.LOCK_NB):
+                        remove_tree(self.path)
             except OSError:
                 pass  # the next start will
         self._close()

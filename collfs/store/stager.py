@@ -13,12 +13,12 @@ import os
 import stat
 
 from ..errors import StoreError
-from ..interpose.machine.layout import F_COMPLETE, F_LINK, F_MIRROR, K_ABSENT, K_DIR, K_FILE, K_NATIVE, K_REG
+from ..interpose.machine.layout import F_COMPLETE, F_LINK, F_MIRROR, K_ABSENT, K_DIR, K_FILE, K_NATIVE, K_REG, K_UNKNOWN
 from .table import pack_stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Union
 
     from ..record import Name, Record, Stat
@@ -61,6 +61,8 @@ class Stager:
     def _stage(self, record: Record, epoch: int) -> bool:
         put, path, seq = self.table.put, record.path, int(self.table.header.sequence) or 1
         if record.errno in (ENOENT, ENOTDIR):
+            if self.table.probe(path) & 0xFF == K_DIR:  # nor is anything below it any more
+                self._drop(path, lambda name: True)
             return put(path, K_ABSENT, seq=self.table.next_sequence(), epoch=epoch)
         st = record.st
         if record.errno or st is None:
@@ -127,7 +129,8 @@ class Stager:
         seq = table.next_sequence()
         known = table.entry(path)
         if known is not None and known.word & F_COMPLETE:
-            self._drop_vanished(path, {name.name for name in names})
+            now = {name.name for name in names}
+            self._drop(path, lambda name: name not in now)
         for name in names:
             self._child(f"{path}/{name.name}", name, seq, epoch)
         if not table.put(path, K_DIR | flags, st=packed, lst=lst, target=record.target, seq=seq, epoch=epoch):
@@ -143,21 +146,29 @@ class Stager:
         put = self.table.put
         if name.d_type == DT_LNK:
             if name.lst is None or name.target is None:
-                put(path, K_NATIVE, seq=seq, epoch=epoch)
+                self._native_unless_known(path, seq, epoch)
                 return
             kind = K_NATIVE if name.st is None else kind_of(name.st.st_mode)
             packed = None if name.st is None else pack_stat(name.st)
             put(path, kind | F_LINK, st=packed, lst=pack_stat(name.lst), target=name.target, seq=seq, epoch=epoch)
         elif name.lst is not None:
             put(path, kind_of(name.lst.st_mode), st=pack_stat(name.lst), seq=seq, epoch=epoch)
+        elif name.d_type in (DT_DIR, DT_REG):
+            put(path, K_DIR if name.d_type == DT_DIR else K_REG, seq=seq, epoch=epoch)
         else:
-            put(path, {DT_DIR: K_DIR, DT_REG: K_REG}.get(name.d_type, K_NATIVE), seq=seq, epoch=epoch)
+            self._native_unless_known(path, seq, epoch)
 
-    def _drop_vanished(self, path: str, names: set[str]) -> None:
+    def _native_unless_known(self, path: str, seq: int, epoch: int) -> None:
+        """A name whose kind says nothing about what it leads to: what is known stays, but not that it is absent."""
+        known = self.table.entry(path)
+        if known is None or known.word & 0xFF in (K_UNKNOWN, K_ABSENT):
+            self.table.put(path, K_NATIVE, seq=seq, epoch=epoch)
+
+    def _drop(self, path: str, vanished: Callable[[str], bool]) -> None:
+        """Forget the names in *path* that have *vanished*, and what is below them."""
         start = path + "/"
         for key, entry in list(self.table):
-            name = key[len(start) :]
-            if key.startswith(start) and "/" not in name and name not in names and entry.word:
+            if entry.word and key.startswith(start) and vanished(key[len(start) :].partition("/")[0]):
                 self.table.forget_entry(entry)
 
     def _mirror(self, path: str, names: Sequence[Name], seq: int) -> str | None:

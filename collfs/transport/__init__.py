@@ -25,7 +25,7 @@ call at a time unless ``concurrent`` is true. After a fork the child never calls
 
 from __future__ import annotations
 
-from ..record import CONTENT, LIST, META, NAMES, Name, Record, Stat, Want
+from ..record import CONTENT, LIST, NAMES, Name, Record, Stat, Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -104,9 +104,11 @@ static inline i64 normal_length(const char *s) {
 /* Appends the absolute or relative name s to the normal name b[0..n) (no slash at the end). *slash: s names a directory.
  * strict: give up on a ".." that is not known to be right. Returns the new length, or -1. */
 static i64 normalise(struct table *t, char *b, i64 n, const char *s, int *slash, int strict) {
+  const char *start = s;
   *slash = 0;
   for (;;) {
     while (*s == '/') s++, *slash = 1;
+    if (s - start > 4095) return -1; /* PATH_MAX counts the NUL */
     if (!*s) break;
     *slash = 0;
     const char *c = s;

@@ -1,0 +1,318 @@
+"""The life cycle of a session: what starts in which order, and ends in the reverse one.
+
+::
+
+    uninitialised --> starting --> serving --> closing --> closed --> starting ...
+                          |                                  ^
+                          +-------- a bad argument ----------+
+
+A session that can't redirect anything (no prefixes, an unknown C library, no place for a store) is serving all the
+same: it is *idle*, says why, and every call goes native.
+
+Rules of the file: hooks first, so that whatever is imported afterwards already comes from the node; the order of
+closing is the reverse of the order of starting; a forked child keeps its redirects and never talks to the transport.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .errors import CollfsError, InterposeRefused, OptionError, StateError, StoreError
+from .messages import Messages
+from .options import Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .bulk import Bulk
+    from .fetcher import Fetcher
+    from .interpose.interposer import Interposer
+    from .store.node import NodeStore
+    from .store.stager import Stager
+    from .transport import Transport
+    from .transport.registry import Choice
+    from .triggers.audit import Audit
+    from .triggers.finder import Finder
+
+UNINITIALISED, STARTING, SERVING, CLOSING, CLOSED = "uninitialised", "starting", "serving", "closing", "closed"
+MOVES = {
+    UNINITIALISED: (STARTING,),
+    STARTING: (SERVING, CLOSED),
+    SERVING: (CLOSING,),
+    CLOSING: (CLOSED,),
+    CLOSED: (STARTING,),
+}
+
+
+class Session:
+    """One start of collfs in this process. Made by :func:`initialize`; all methods are for the process that made it."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.state = UNINITIALISED
+        self.pid = os.getpid()
+        self.messages = Messages(options.quiet)
+        self.prefixes: list[str] = []
+        self.prefix_reasons: dict[str, str] = {}
+        self.idle = ""  # why nothing is redirected
+        self.interposer: Interposer | None = None
+        self.store: NodeStore | None = None
+        self.choice: Choice | None = None
+        self.transport: Transport | None = None
+        self.stager: Stager | None = None
+        self.fetcher: Fetcher | None = None
+        self.bulk: Bulk | None = None
+        self._finder: Finder | None = None
+        self._audit: Audit | None = None
+        self._wrote_bytecode = sys.dont_write_bytecode
+
+    def _move(self, state: str) -> None:
+        if state not in MOVES[self.state]:
+            raise StateError(f"collfs is {self.state} and can't become {state}")
+        self.state = state
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """See :func:`initialize`."""
+        self._move(STARTING)
+        try:
+            why = _unsupported()
+            if why:
+                self._go_idle(why)
+                self._move(SERVING)
+                return
+            self._find_prefixes()
+            if not self.idle or self.options.api is not None:
+                self._redirect()
+            self._connect()
+            if not self.idle:
+                self._trigger()
+                self._stage_manifest()
+        except BaseException:
+            self._release()
+            self._move(CLOSED)
+            raise
+        self._move(SERVING)
+
+    def _find_prefixes(self) -> None:
+        from .prefixes import automatic, explicit
+
+        if self.options.prefixes is not None:
+            self.prefixes = explicit(self.options.prefixes)
+        else:
+            self.prefixes, self.prefix_reasons = automatic(os.environ)
+        if not self.prefixes:
+            self.idle = "no directory to manage"
+            if self.options.api is None:
+                self.messages.warn(
+                    "idle",
+                    "nothing to do: this Python and its path lie on local file systems. To manage a directory all the"
+                    " same, name it: --prefix DIR, COLLFS_PREFIXES=DIR or prefixes=[DIR]",
+                )
+
+    def _redirect(self) -> None:
+        from .redirect import redirect
+
+        try:
+            self.interposer, self.store = redirect(self.options, [] if self.idle else self.prefixes, self.messages)
+        except StoreError as exc:
+            if self.options.store is not None:
+                raise OptionError(f"store={self.options.store!r}: {exc}. Give a directory on this node") from exc
+            self._go_idle(exc)
+        except InterposeRefused as exc:
+            self._go_idle(exc)
+
+    def _go_idle(self, why: object) -> None:
+        self.idle = str(why)
+        self.messages.warn("idle", f"files are read as without collfs: {why}")
+
+    def _connect(self) -> None:
+        """Choose and open the transport; what the user asked for by name must work or be an error, idle or not."""
+        from .transport.registry import choose
+
+        options = self.options
+        if self.store is None:
+            if options.transport != "auto":
+                self.choice = choose(options.transport, options, fallback=options.fallback)
+                self.transport = self.choice.transport
+            return
+        from .store.stager import Stager, default_limit
+
+        limit = options.max_store_bytes if options.max_store_bytes is not None else default_limit(self.store.path)
+        if options.max_file_bytes is None:
+            options.max_file_bytes = limit // 4 if limit else None
+        self.choice = choose(options.transport, options, fallback=options.fallback, prefixes=self.prefixes)
+        self.transport = self.choice.transport
+        self.stager = Stager(self.store, limit)
+
+    def _trigger(self) -> None:
+        from .fetcher import Fetcher
+        from .triggers.audit import Audit
+        from .triggers.finder import Finder
+        from .triggers.library import Libraries
+
+        assert self.store is not None
+        assert self.stager is not None
+        assert self.transport is not None
+        self.fetcher = Fetcher(
+            self.transport,
+            self.store,
+            self.stager,
+            prefixes=self.prefixes,
+            exclude=_matcher(self.options.exclude),
+            patience=self.options.patience,
+            messages=self.messages,
+        )
+        self._audit = Audit(self.fetcher, Libraries(self.fetcher, os.environ.get("LD_LIBRARY_PATH", "")))
+        self._audit.install()
+        self._finder = Finder(self.fetcher, self._believe_no_absence)
+        sys.meta_path.insert(0, self._finder)
+        if not (self.store.created and self.transport.is_root):
+            sys.dont_write_bytecode = True  # one writer is enough, and each write makes a directory native
+
+    def _believe_no_absence(self) -> None:
+        """``importlib.invalidate_caches()``: listings made so far are no longer believed in this process."""
+        if self.interposer is not None and self.store is not None and os.getpid() == self.pid:
+            self.interposer.code.cell.floor = self.store.table.header.sequence
+
+    def _stage_manifest(self) -> None:
+        """One bulk transfer of what earlier runs of this program wanted."""
+        assert self.fetcher is not None
+        assert self.store is not None
+        if self.options.manifest == "none" or self.transport is None or not self.transport.is_root:
+            return
+        from .bulk import Bulk
+
+        self.bulk = Bulk(self.options, self.messages)
+        if self.store.created:
+            self.bulk.stage(self.fetcher)
+
+    # -- serving -------------------------------------------------------------------------------------------------
+
+    def prefetch(self, names_or_paths: Iterable[str]) -> None:
+        """See :func:`prefetch`."""
+        self._serving("prefetch")
+        if self.fetcher is not None:
+            from .triggers.prefetch import prefetch as walk
+
+            assert self._finder is not None
+            walk(self.fetcher, names_or_paths)
+
+    def invalidate(self, path: str) -> None:
+        """See :func:`invalidate`."""
+        self._serving("invalidate")
+        if self.store is None:
+            return
+        from . import _libc
+        from .store.node import wait_for_lock
+
+        path = os.path.abspath(path)
+        if not wait_for_lock(self.store.write, _libc.LOCK_EX, self.options.patience):
+            raise StoreError(110, f"invalidate({path!r}): the node store is locked by another process")
+        try:
+            self.store.table.forget(path)
+            if self.fetcher is not None:
+                self.fetcher.forgive()
+        finally:
+            _libc.flock(self.store.write, _libc.LOCK_UN)
+
+    def _serving(self, what: str) -> None:
+        if self.state != SERVING or os.getpid() != self.pid:
+            raise StateError(f"{what}: collfs is {self.state}. Call it between initialize and finalize, not in a fork")
+
+    def stats(self) -> dict[str, object]:
+        """See :func:`stats`."""
+        from .report import process_report
+
+        return process_report(self)
+
+    # -- closing -------------------------------------------------------------------------------------------------
+
+    def finalize(self) -> None:
+        """See :func:`finalize`."""
+        if self.state != SERVING:
+            return
+        self._move(CLOSING)
+        try:
+            if os.getpid() == self.pid:
+                self._stop_triggers()
+                if self.bulk is not None and self.store is not None and self.fetcher is not None:
+                    self.bulk.save(self.store, self.fetcher)
+                self._write_report()
+                if self.store is not None and self.store.created:
+                    from .bundle import write as write_bundle
+
+                    write_bundle()
+        finally:
+            self._release()
+            self._move(CLOSED)
+
+    def _stop_triggers(self) -> None:
+        if self._audit is not None:
+            self._audit.stop()
+        if self._finder is not None:
+            self._finder.active = False
+            if self._finder in sys.meta_path:
+                sys.meta_path.remove(self._finder)
+        sys.dont_write_bytecode = self._wrote_bytecode
+
+    def _write_report(self) -> None:
+        if self.options.report is None:
+            return
+        from .report import write
+
+        try:
+            write(self)
+        except OSError as exc:
+            self.messages.warn("report", f"the report can't be written: {exc}")
+
+    def _release(self) -> None:
+        """Give everything back, in reverse order. Never raises."""
+        if os.getpid() == self.pid:
+            self._stop_triggers()
+        if self.interposer is not None and self.interposer.patches:
+            try:
+                self.interposer.uninstall()
+            except CollfsError as exc:
+                self.messages.warn("uninstall", f"the redirects stay in memory, without a table: {exc}")
+        if self.transport is not None and os.getpid() == self.pid:
+            try:
+                (self.fetcher or self.transport).close()
+            except Exception as exc:
+                self.messages.warn("close", f"transport {self.transport.name!r}: {type(exc).__name__}: {exc}")
+            self.transport = None
+        if self.store is not None:
+            self.store.close()
+            self.store = None
+
+    def after_fork(self) -> None:
+        """In a forked child: the redirects stay, the triggers rest (the fetcher compares the pid)."""
+        if self._finder is not None:
+            self._finder.active = False
+        if self._audit is not None:
+            self._audit.stop()
+        if self.store is not None:
+            self.store.after_fork()
+
+
+def _unsupported() -> str:
+    """Why nothing of the rest can even be imported here, or an empty string."""
+    if not sys.platform.startswith("linux"):
+        return f"collfs redirects on Linux only, this is {sys.platform}"
+    if sys.maxsize < 1 << 32:
+        return "collfs redirects in 64-bit processes only"
+    return ""
+
+
+def _matcher(globs: tuple[str, ...]) -> Callable[[str], bool] | None:
+    """A function that says whether a path matches one of *globs* (as in :mod:`fnmatch`, ``*`` crosses slashes)."""
+    if not globs:
+        return None
+    import fnmatch
+    import re
+
+    match = re.compile("|".join(f"(?:{fnmatch.translate(glob)})" for glob in globs)).match
+    return lambda path: match(path) is not None
