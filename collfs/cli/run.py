@@ -58,12 +58,17 @@ def main(words: Sequence[str]) -> int:
 
     sys.argv[:] = argv
     path = _absolute(what) if not how else what
-    if not safe:
-        _put_in_front(how, what)
+    # The program's own folder is one that the session may manage. But it comes last until the session is there: beside
+    # a program may lie a struct.py that is none of ours.
+    entries = sys.path[:]
+    first = [] if safe else _first_entry(how, what)
+    sys.path += first
     try:
         initialize(**keywords, program=f"{how} {what}" if how else path)  # type: ignore[arg-type]
+        import ctypes  # noqa: F401  # for _run_source(); the session has loaded it already
     except CollfsError as exc:
         return _refuse(exc)
+    sys.path[:] = first + entries
     return _as_python_does(how, path, safe)
 
 
@@ -149,16 +154,14 @@ def _absolute(path: str) -> str:
         return path
 
 
-def _put_in_front(how: str, what: str) -> None:
-    """``sys.path[0]`` of a program."""
+def _first_entry(how: str, what: str) -> list[str]:
+    """What stands first in ``sys.path`` of a program."""
+    if how == "-c" or what == STDIN:
+        return [""]
     try:
-        if how == "-c" or what == STDIN:
-            first = ""
-        else:
-            first = os.getcwd() if how == "-m" else os.path.dirname(os.path.realpath(what))
+        return [os.getcwd() if how == "-m" else os.path.dirname(os.path.realpath(what))]
     except OSError:  # there is no working directory: the interpreter leaves it out, too
-        return
-    sys.path.insert(0, first)
+        return []
 
 
 def _fresh_main() -> dict[str, object]:

@@ -132,8 +132,6 @@ class Pool:
                     break
                 hold = Hold(self)
                 record = self._answer(want, hold)
-                if record.content is None:
-                    hold.release()
                 self._done.put((record, hold.size))
                 del record
         except Stopped:

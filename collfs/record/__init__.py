@@ -141,7 +141,7 @@ class Record:
 
     ``st`` is what stat(2) gives, links followed. If the path itself is a symbolic link, ``lst`` (lstat) and ``target``
     (readlink) are set as well. ``node_path`` names a file on this node that already holds exactly these bytes: the
-    store links to it instead of copying. Paths are str in the file system encoding with surrogateescape, as in :mod:`os`.
+    store links to it instead of copying. Paths are str in the file system encoding with surrogateescape, as in os.
     """
 
     __slots__ = ("content", "errno", "lst", "names", "node_path", "path", "st", "target")

@@ -139,6 +139,7 @@ static i64 on_link(struct table *t, struct entry *e, const struct call *c) {
 /* p[0..n) is normal and under a prefix; slash: it was spelled as a directory. May change c->op to OP_OPENDIR. */
 static i64 answer(struct table *t, struct call *c, const char *p, u32 n, int slash) {
   if (c->op == OP_OPEN && (c->flags & ~(u64)F_O_LARGEFILE) == OPENDIR_FLAGS) c->op = OP_OPENDIR;
+  if (n > MAX_KEY) return counted(c->op, O_NATIVE, NATIVE);
   struct entry *e = find(t, p, n);
   u64 w = e ? __atomic_load_n(&e->word, __ATOMIC_ACQUIRE) : K_UNKNOWN;
   u32 kind = w & 0xff;

@@ -8,7 +8,10 @@
 #define COLLFS_PATH_H
 #include "arch.h"
 
-enum { PATH_BUF = 1024 };
+enum {
+  PATH_BUF = 1024,
+  MAX_KEY = PATH_BUF - 2, /* longer names are native: an invalidation could not spell them */
+};
 
 #define AT(t, off) ((char *)(t) + (off))
 #define AT8(t, off) ((char *)(t) + (u64)(off) * 8)

@@ -104,7 +104,7 @@ static int says_less(struct table *t, const struct entry *e, u64 old, const stru
 HIDDEN i64 put(struct table *t, const struct news *x) {
   u32 n = (u32)x->key_len, st = 0, link = 0;
   u64 copy = 0;
-  if (invalidated_since(t, x->epoch, hash(x->key, n))) return PUT_STALE;
+  if (n > MAX_KEY || invalidated_since(t, x->epoch, hash(x->key, n))) return PUT_STALE;
   struct entry *e = find(t, x->key, n);
   if (!e) {
     if (!(e = new_entry(t, x->key, n))) return PUT_FULL;
