@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
+    from .calls import Session, finalize, initialize, invalidate, prefetch, session, stats
     from .errors import (
         CollfsError,
         InterposeRefused,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     )
     from .interpose.api import LibcCollfsApi
     from .interpose.callbacks import callback_table
-    from .session import Session, finalize, initialize, invalidate, prefetch, session, stats
 
 __version__ = "0.1.0"
 __all__ = [
@@ -60,7 +60,7 @@ __all__ = [
 _HOME = {
     "LibcCollfsApi": "interpose.api",
     "callback_table": "interpose.callbacks",
-    **dict.fromkeys(("Session", "finalize", "initialize", "invalidate", "prefetch", "session", "stats"), "session"),
+    **dict.fromkeys(("Session", "finalize", "initialize", "invalidate", "prefetch", "session", "stats"), "calls"),
 }
 
 
@@ -71,7 +71,6 @@ def __getattr__(name: str) -> object:
     home = "collfs." + _HOME.get(name, "errors")
     __import__(home)
     value = getattr(sys.modules[home], name)
-    # `session` is a function here and a submodule as well: the import has just put the module in this place
     globals()[name] = value
     return value
 

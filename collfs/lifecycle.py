@@ -91,10 +91,12 @@ class Session:
             if not self.idle:
                 self._trigger()
                 self._stage_manifest()
-        except BaseException:
+        except BaseException as exc:
             self._release()
-            self._move(CLOSED)
-            raise
+            if isinstance(exc, CollfsError) or not isinstance(exc, Exception):
+                self._move(CLOSED)
+                raise
+            self._go_idle(f"{type(exc).__name__}: {exc} (this is a mistake in collfs, please report it)")
         self._move(SERVING)
 
     def _find_prefixes(self) -> None:

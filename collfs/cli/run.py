@@ -54,7 +54,7 @@ def main(words: Sequence[str]) -> int:
     safe = _is_safe_path()
     if not safe:
         del sys.path[:1]
-    from collfs.session import initialize
+    from collfs.calls import initialize
 
     sys.argv[:] = argv
     path = _absolute(what) if not how else what

@@ -35,7 +35,8 @@ PCREL_SDATA4, UDATA4, DATAREL_SDATA4 = 0x1B, 0x03, 0x3B
 
 # struct r_debug, struct link_map of <link.h>: offsets on 64-bit machines, the same since glibc 2.1
 R_MAP, R_LDBASE = 8, 32
-L_ADDR, L_NAME, L_NEXT = 0, 8, 24
+L_ADDR, L_NAME, L_LD, L_NEXT = 0, 8, 16, 24
+DT_NULL, DT_STRTAB, DT_RPATH, DT_RUNPATH = 0, 5, 15, 29  # <elf.h>
 
 _r_debug = ctypes.addressof(c_void_p.in_dll(libc, "_r_debug")) if hasattr(libc, "_r_debug") else 0
 
@@ -133,6 +134,35 @@ class Functions:
         return (start, end) if start <= address < end else None
 
 
+def link_map() -> list[tuple[int, str]]:
+    """(address of the link_map, l_name) of each loaded object, the program first, which has no name."""
+    out: list[tuple[int, str]] = []
+    entry = _word(_r_debug + R_MAP) if _r_debug else 0
+    while entry and len(out) < 10000:
+        out.append((entry, os.fsdecode(ctypes.string_at(_word(entry + L_NAME)))))
+        entry = _word(entry + L_NEXT)
+    return out
+
+
+def program_rpath() -> str:
+    """DT_RPATH of the program, which counts for every library that has no DT_RUNPATH (man ld.so(8)); else empty."""
+    programs = link_map()[:1]
+    if not programs:
+        return ""
+    at, tags = _word(programs[0][0] + L_LD), {}
+    for _ in range(256):
+        tag = _word(at)
+        if tag == DT_NULL:
+            break
+        tags[tag], at = _word(at + 8), at + 16
+    if DT_RPATH not in tags or DT_RUNPATH in tags or DT_STRTAB not in tags:
+        return ""
+    # ld.so has put addresses into the table by now, unless it is read-only (elf/get-dynamic-info.h)
+    strings = tags[DT_STRTAB]
+    base = _word(programs[0][0] + L_ADDR)
+    return os.fsdecode(ctypes.string_at((strings if strings > base else base + strings) + tags[DT_RPATH]))
+
+
 def objects() -> dict[str, Image]:
     """The objects with the calls: ``ld.so``, ``libc``, and ``libpthread`` where glibc <= 2.33 still has its own.
 
@@ -143,13 +173,10 @@ def objects() -> dict[str, Image]:
     if not hasattr(libc, "gnu_get_libc_version") or not _r_debug or not _word(_r_debug + R_LDBASE):
         raise InterposeRefused("not a dynamically linked glibc process")
     found = {"ld.so": Image("ld.so", "ld.so", _word(_r_debug + R_LDBASE))}
-    entry, steps = _word(_r_debug + R_MAP), 0
-    while entry and steps < 10000:
-        path = os.fsdecode(ctypes.string_at(_word(entry + L_NAME)))
+    for entry, path in link_map():
         for name, file in (("libc", "libc.so.6"), ("libpthread", "libpthread.so.0")):
             if path.rpartition("/")[2] == file and name not in found:
                 found[name] = Image(name, path, _word(entry + L_ADDR))
-        entry, steps = _word(entry + L_NEXT), steps + 1
     if "libc" not in found:
         raise InterposeRefused("no libc.so.6 in the link map")
     return found

@@ -13,5 +13,6 @@
       t        the path table
       f/<n>    copies, short flat names: the cost of a hit is the depth of the copy's name (measured)
       m/<e>    mirror directories, for listings only; <e> is the entry's place in the table and a sequence number
+      n/<e>    mirror directories that are being made
       c        does not exist; the canary's prefix
 """

@@ -135,7 +135,7 @@ class NodeStore:
     def _fill(self) -> None:
         from ..interpose.machine.layout import K_FILE
 
-        for name in ("f", "m"):
+        for name in ("f", "m", "n"):
             os.mkdir(f"{self.path}/{name}", 0o700)
         with open(self.path + "/f/canary", "wb") as file:
             file.write(CANARY)

@@ -108,7 +108,7 @@ class Stager:
             view = memoryview(content)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fchmod(fd, st.st_mode & 0o777)
+            os.fchmod(fd, st.st_mode & 0o7777)  # stat is answered from the copy
             os.utime(fd, ns=(st.st_atim, st.st_mtim))
         except BaseException:
             os.unlink(path)
@@ -177,10 +177,12 @@ class Stager:
         Its files can't be opened (mode 0): whoever goes around the path table with a descriptor of it must fail, not
         read an empty file.
         """
-        mirror = f"{self.store.path}/m/{self.table.offset(path):x}.{seq:x}"
+        label = f"{self.table.offset(path):x}.{seq:x}"
+        # made elsewhere: in this hooked process, a call relative to a descriptor below m/ means the original directory
+        making, mirror = f"{self.store.path}/n/{label}", f"{self.store.path}/m/{label}"
         try:
-            os.mkdir(mirror, 0o700)
-            fd = os.open(mirror, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.mkdir(making, 0o700)
+            fd = os.open(making, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
             self.trouble = self.trouble or f"listing of {path}: {exc.strerror}"
             return None
@@ -193,6 +195,7 @@ class Stager:
                     os.symlink(name.target or "?", name.name, dir_fd=fd)
                 else:  # a device needs privileges: listed as a file
                     mknod(name.name, formats.get(name.d_type, stat.S_IFREG), dir_fd=fd)
+            os.rename(making, mirror)
         except OSError as exc:
             self.trouble = self.trouble or f"listing of {path}: {exc.strerror}"
             return None

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
+from ..interpose.image import link_map, program_rpath
 from ..interpose.machine.layout import K_FILE
-from ..record import CONTENT, Want
+from ..record import CONTENT, NAMES, Want
 from .needed import Closure
 
 TYPE_CHECKING = False
@@ -27,6 +28,16 @@ class Libraries:
         """
         self.fetcher, self.library_path = fetcher, library_path
         self._done: set[str] = set()
+        try:
+            program = os.readlink("/proc/self/exe")  # in a virtual environment sys.executable is a link to it
+        except OSError:
+            program = sys.executable or ""
+        self._program_origin = os.path.dirname(program)
+        self._outer_rpath = [
+            entry.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", self._program_origin)
+            for entry in program_rpath().split(":")
+            if entry
+        ]
 
     def want(self, path: str) -> None:
         """*path* is going to be given to dlopen."""
@@ -38,8 +49,11 @@ class Libraries:
             path,
             self._content,
             self._names,
+            loaded={name.rpartition("/")[2] for _, name in link_map()},  # ld.so doesn't look for them again
             library_path=self.library_path,
-            program_origin=os.path.dirname(sys.executable or ""),
+            outer_rpath=self._outer_rpath,
+            program_origin=self._program_origin,
+            listing=NAMES,
         )
         for wants in closure.rounds():
             self.fetcher.want(wants)

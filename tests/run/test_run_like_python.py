@@ -22,7 +22,7 @@ import childproc
 
 SESSION = """
 import sys
-session = type(sys)("collfs.session")
+session = type(sys)("collfs.calls")
 def initialize(**options):
     import atexit, ctypes, json, os, struct
     path = os.environ.get("SPY")
@@ -37,7 +37,7 @@ def initialize(**options):
         raise getattr(collfs.errors, error)("the reason")
 session.initialize = initialize
 session.finalize = lambda: None
-sys.modules["collfs.session"] = session
+sys.modules["collfs.calls"] = session
 """
 CONSOLE_SCRIPT = """
 import sys
@@ -448,7 +448,7 @@ def test_an_error_of_the_session_ends_it_with_a_message(error, env, tmp_path, ru
 def test_nothing_heavy_is_loaded_before_the_session(env, tmp_path, run_python):
     code = """
 import sys
-sys.modules["collfs.session"].initialize = lambda **options: print(sorted(set(sys.modules) - before))
+sys.modules["collfs.calls"].initialize = lambda **options: print(sorted(set(sys.modules) - before))
 import runpy
 import collfs
 before = set(sys.modules)

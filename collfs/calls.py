@@ -24,12 +24,13 @@ _current: Session | None = None
 _registered = False
 
 
-def initialize(transport: str | Transport = "auto", **options: object) -> Session:
+def initialize(transport: str | Transport | None = None, **options: object) -> Session:
     """Start collfs in this process. From here on, files under the managed prefixes come from the node.
 
     Collective if the transport is (``mpi``: on all ranks of its communicator); ``local`` isn't.
 
-    :param transport: ``"auto"``, a name, ``"module:object"``, or a :class:`~collfs.transport.Transport`
+    :param transport: ``"auto"``, a name, ``"module:object"``, or a :class:`~collfs.transport.Transport`; None: that of
+        ``COLLFS_TRANSPORT``, or ``"auto"``
     :param options: see ``collfs --help`` or :mod:`collfs.options`; each can also be given as ``COLLFS_...``
     :raises OptionError: an option is unknown or its value isn't allowed
     :raises StateError: collfs is serving already
@@ -42,7 +43,7 @@ def initialize(transport: str | Transport = "auto", **options: object) -> Sessio
     global _current, _registered
     if _current is not None and _current.state not in (CLOSED, UNINITIALISED):
         raise StateError(f"collfs is {_current.state} in this process already; call finalize() first")
-    if transport != "auto":  # else a COLLFS_TRANSPORT counts
+    if transport is not None:
         options["transport"] = transport
     session = Session(Options.from_call(options, os.environ))
     if not _registered:
@@ -103,7 +104,7 @@ def _need(what: str) -> Session:
 class session:
     """``with collfs.session(...)``: :func:`initialize` and :func:`finalize` around a block."""
 
-    def __init__(self, transport: str | Transport = "auto", **options: object) -> None:
+    def __init__(self, transport: str | Transport | None = None, **options: object) -> None:
         self._arguments = (transport, options)
 
     def __enter__(self) -> Session:
