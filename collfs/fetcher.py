@@ -18,9 +18,10 @@ the session; a thread that is fetching doesn't trigger itself.
 
 from __future__ import annotations
 
+import _imp
 import os
 from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident
-from errno import ENOENT, ENOTDIR
+from errno import EHOSTDOWN, EIO, ENOENT, ENOTDIR, EREMOTEIO, ESTALE, ETIMEDOUT
 
 from . import _libc
 from .interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_REG, K_UNKNOWN
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .transport.guard import Guard
 
 PIECE = 64 << 20  # bytes of content that are kept for one call of Transport.publish
+ILL = (EIO, ESTALE, ETIMEDOUT, EHOSTDOWN, EREMOTEIO)  # said of a file system, not of a file
 
 
 class Fetcher:
@@ -140,6 +142,7 @@ class Fetcher:
         self.wants += len(todo)
         self.log += todo
         self._busy.add(me)
+        times = _give_import_lock()
         try:
             if not self._while_it_grows(lambda: self._lock.acquire(timeout=self.patience)):
                 self._too_long(todo)
@@ -150,6 +153,8 @@ class Fetcher:
             finally:
                 self._lock.release()
         finally:
+            for _ in range(times):
+                _imp.acquire_lock()
             self._busy.discard(me)
 
     def _while_it_grows(self, wait: Callable[[], bool]) -> bool:
@@ -231,6 +236,10 @@ class Fetcher:
             self.fetched += 1
             return True
         self.failed += 1
+        if record.errno in ILL:
+            self.messages.warn(
+                "ill", f"{record.path}: {os.strerror(record.errno)}. What can't be read in advance is read natively"
+            )
         return False
 
     def _too_long(self, todo: list[Want]) -> None:
@@ -283,6 +292,21 @@ class Fetcher:
         aspects = {"open": CONTENT, "opendir": NAMES}
         out += [(path, aspects.get(op, META)) for path, op in self.table.misses() if self.managed(path)]
         return out
+
+
+def _give_import_lock() -> int:
+    """Release the global import lock if this thread has it; how often it had it.
+
+    importlib holds it while it calls a finder (_bootstrap._find_spec), and a thread that imports something for the
+    transport, ours or its own, would wait for us while we wait for it.
+    """
+    times = 0
+    try:
+        while True:
+            _imp.release_lock()
+            times += 1
+    except RuntimeError:
+        return times
 
 
 def _rough_flaw(record: object) -> str:

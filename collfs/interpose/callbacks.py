@@ -5,13 +5,16 @@ the GIL then waits for the linker, and the linker for the GIL: measured, and not
 experiments and tests; the default table has no Python in it.
 
 Rules of the file: one barrier for all rows, through which no exception gets into C: OSError becomes its errno, anything
-else is logged and becomes EIO, and KeyboardInterrupt and SystemExit are raised again as soon as C has returned.
+else is logged and becomes EIO. For KeyboardInterrupt, SystemExit and their kin the original call is made, and they are
+raised again as soon as C has returned.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno as _errno
+import functools
+import weakref
 from _thread import get_ident
 
 from ..errors import OptionError
@@ -24,8 +27,29 @@ if TYPE_CHECKING:
 
     Row = Callable[..., Union[int, None]]
 
-_raise_later = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_raise_later.argtypes, _raise_later.restype = (ctypes.c_ulong, ctypes.py_object), ctypes.c_int
+NATIVE = -4096  # "make the original call": machine/arch.h
+
+# Its third argument is for the dead reference that it gets as a weakref callback; a C function doesn't see it.
+_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_set_async_exc.argtypes, _set_async_exc.restype = (ctypes.c_ulong, ctypes.py_object, ctypes.py_object), ctypes.c_int
+
+_references: list[object] = []
+
+
+class _Leaving:
+    """An object whose death is the end of the callback's frame."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _raise_when_gone(leaving: _Leaving, exc: BaseException) -> None:
+    """Raise *exc* again in this thread, but no earlier than when *leaving* dies.
+
+    An exception set directly would be raised by the interpreter's next instruction, which still belongs to the callback;
+    ctypes would print it, and C would get a result that nobody made. When the locals of a frame are released, its last
+    instruction is done, and the next one belongs to whoever called C.
+    """
+    _references[:] = [weakref.ref(leaving, functools.partial(_set_async_exc, get_ident(), _kept(exc)))]
 
 
 def _kept(exc: BaseException) -> type[BaseException]:
@@ -56,8 +80,9 @@ def _barrier(name: str, function: Row) -> Row:
             logging.getLogger("collfs").exception("collfs: the %s row of the callback table failed", name)
             ctypes.set_errno(_errno.EIO)
         except BaseException as exc:
-            _raise_later(get_ident(), _kept(exc))
-            ctypes.set_errno(_errno.EINTR)
+            leaving = _Leaving()
+            _raise_when_gone(leaving, exc)
+            return NATIVE
         return -1
 
     return call

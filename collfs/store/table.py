@@ -16,7 +16,11 @@ from ctypes import c_uint32, c_uint64, sizeof
 from .. import _libc
 from ..errors import StoreError
 from ..interpose.machine.layout import (
+    F_LINK,
+    K_DIR,
+    K_NATIVE,
     K_UNKNOWN,
+    K_WRITTEN,
     MAX_PREFIX,
     OPERATIONS,
     PUT_DONE,
@@ -248,10 +252,22 @@ class Table:
         self.code.store_word(ctypes.addressof(entry) + Entry.word.offset, K_UNKNOWN)
 
     def forget(self, path: str) -> None:
-        """Drop what is known of *path* and of everything below it, and the listing of its directory."""
-        parent = self.entry(os.path.dirname(path))
-        if parent is not None:
-            self.forget_entry(parent)
+        """Drop what is known of *path* and of everything below it, and what says that it is absent: the listing of the
+        nearest known directory above it, of which only that it exists is kept.
+        """
+        above = os.path.dirname(path)
+        while above.count("/") > 0 and above != "/":
+            entry = self.entry(above)
+            kind = K_UNKNOWN if entry is None else entry.word & 0xFF
+            if entry is not None and kind == K_DIR:
+                entry.st = 0  # its mtime would vouch for listings that others keep
+                self.code.store_word(ctypes.addressof(entry) + Entry.word.offset, K_DIR | entry.word & F_LINK)
+                break
+            if kind in (K_NATIVE, K_WRITTEN):
+                break
+            if entry is not None:
+                self.forget_entry(entry)
+            above = os.path.dirname(above)
         for key, entry in list(self):
             if key == path or key.startswith(path + "/"):
                 self.forget_entry(entry)

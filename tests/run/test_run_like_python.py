@@ -457,7 +457,7 @@ main(["run", "--patience", "3", "prog.py"])
 """
     (tmp_path / "prog.py").write_text("")
     result = run_python(code, env=env, cwd=tmp_path)
-    names = ["__future__", "collfs.cli", "collfs.cli.run", "collfs.errors", "collfs.options"]
+    names = ["__future__", "collfs.cli", "collfs.cli.run", "collfs.errors", "collfs.option_kinds", "collfs.options"]
     assert set(json.loads(result.stdout.replace("'", '"'))) <= set(names)
 
 

@@ -31,6 +31,7 @@ TEXTS = {
     "patience": ("2.5", 2.5),
     "job": ("a.b_c-1:2", "a.b_c-1:2"),
     "cache": ("/scratch/c", "/scratch/c"),
+    "cache_max_bytes": ("10G", 10 * 2**30),
     "report": ("/tmp/r.json", "/tmp/r.json"),
     "quiet": ("yes", True),
 }
@@ -47,6 +48,7 @@ REFUSED: dict[str, list[object]] = {
     "patience": [0, -1, float("nan"), float("inf"), "x", "", True, None, "0", 10**400],
     "job": ["", "a/b", "a b", "ä", "x" * 129, 3, "a\n"],
     "cache": [""],
+    "cache_max_bytes": [-1, "1Q"],
     "report": ["", 1],
     "quiet": ["", "maybe", 1, None],
     "api": [3, "x"],
@@ -299,4 +301,4 @@ from collfs.options import Options
 Options.from_call({"patience": 3, "prefixes": ["a"]}, {"COLLFS_MAX_STORE_BYTES": "1.5G"})
 print(sorted(set(sys.modules) - before))
 """
-    assert run_python(code).stdout.split() == ["['collfs.options']"]
+    assert run_python(code).stdout.split() == ["['collfs.option_kinds',", "'collfs.options']"]

@@ -43,7 +43,7 @@ def blob() -> bytes:
         content = os.read(fd, 1 << 20)
     finally:
         os.close(fd)
-    header = BlobHeader.from_buffer_copy(content)
+    header = BlobHeader.from_buffer_copy(content.ljust(ctypes.sizeof(BlobHeader), b"\0"))
     if header.magic != MAGIC or header.size != len(content):
         raise InterposeRefused(f"{path} is damaged: {len(content)} bytes, {header.size} expected")
     return content
