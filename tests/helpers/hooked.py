@@ -1,7 +1,7 @@
 """For children that live with redirects: a store, what is staged in it, and answers to compare with the file system's.
 
-A name that begins with two slashes is never redirected, so ``call(path)`` and ``call("/" + path)`` are the same question
-to the path table and to the kernel.
+A name that begins with two slashes is never redirected, so ``call(path)`` and ``call("/" + path)`` put the same
+question to the path table and to the kernel.
 
 Rules of the file: used in child processes only, because :meth:`Hooked.install` patches the process.
 """
@@ -177,7 +177,11 @@ def answers(path: str) -> dict[str, object]:
 def check(path: str) -> None:
     """The answers for *path* are those that the kernel gives."""
     got, wanted = answers(path), answers("/" + path)
-    wrong = [f"{call}: {str(got[call])[:80]} instead of {str(wanted[call])[:80]}" for call in got if got[call] != wanted[call]]
+    wrong = [
+        f"{call}: {str(got[call])[:80]} instead of {str(wanted[call])[:80]}"
+        for call in got
+        if got[call] != wanted[call]
+    ]
     assert not wrong, f"{path}: " + "; ".join(wrong)
 
 
@@ -190,4 +194,17 @@ def check_all(top: str, *more: str) -> None:
         check(name)
 
 
-__all__ = ["CALLS", "CONTENT", "LIST", "META", "NAMES", "Hooked", "answers", "check", "check_all", "libc", "opened", "outcome"]
+__all__ = [
+    "CALLS",
+    "CONTENT",
+    "LIST",
+    "META",
+    "NAMES",
+    "Hooked",
+    "answers",
+    "check",
+    "check_all",
+    "libc",
+    "opened",
+    "outcome",
+]

@@ -96,7 +96,9 @@ class Bare:
         """Program text that starts collfs as a process of *job*; options as in :func:`collfs.initialize`."""
         given = {"prefixes": self.prefixes, "manifest": "none", "job": job, **options}
         words = "".join(f", {name}={value!r}" for name, value in given.items())
-        return f"import collfs\nsession = collfs.initialize({transport}{words})\nassert not session.idle, session.idle\n"
+        return (
+            f"import collfs\nsession = collfs.initialize({transport}{words})\nassert not session.idle, session.idle\n"
+        )
 
     def run(
         self,

@@ -15,10 +15,11 @@ def make(name, text, mode=0o644):
 make("d/staged.py", "print(1)"), make("d/exec", "#!", 0o755), make("d/meta.py", "meta"), make("d/w", "old")
 make("d/empty", ""), make("d/sub/s", "s"), make("n/plain", "plain"), make("e/child", "c"), make("u/x", "x")
 os.symlink("staged.py", top + "/d/lf"), os.symlink(top + "/d/meta.py", top + "/d/lmeta")
-os.symlink("sub", top + "/d/ld"), os.symlink("nowhere", top + "/d/broken"), os.symlink("loop", top + "/d/loop")
+os.symlink("sub", top + "/d/ld"), os.symlink("sub/deep", top + "/d/far")
+os.symlink("nowhere", top + "/d/broken"), os.symlink("loop", top + "/d/loop")
 os.symlink("plain", top + "/n/link"), os.mkfifo(top + "/d/pipe")
 h = Hooked(base, top)
-h.stage([top, top + "/d", top + "/d/sub", top + "/d/ld", top + "/d/sub/deep"], LIST)
+h.stage([top, top + "/d", top + "/d/sub", top + "/d/ld", top + "/d/sub/deep", top + "/d/far"], LIST)
 h.stage([top + "/n"], NAMES)
 h.stage([top + "/d/" + n for n in ("staged.py", "exec", "empty", "w", "lf", "sub/s", "ld/s")], CONTENT)
 h.stage([top + "/e", top + "/e/gone"], META)
@@ -30,7 +31,8 @@ OTHER = ["/d/meta.py", "/d/lf", "/d/lmeta", "/d/broken", "/d/broken/x", "/d/loop
 PATHS = [top + n for n in DIRECTORIES + KNOWN + ABSENT + OTHER]
 def spellings(path):
     head, tail = os.path.split(path)
-    return [path, path + "/", path + "//", path + "/.", f"{head}//{tail}", f"{head}/./{tail}", path + "/..", path + "/x/..",
+    return [path, path + "/", path + "//", path + "/.", f"{head}//{tail}", f"{head}/./{tail}", path + "/..",
+            path + "/x/..", f"{top}/d/far/../{tail}", f"{top}/d/far/../../{tail}",
             f"{top}/d/sub/../../{os.path.relpath(path, top)}", f"{top}/d/ld/../{os.path.relpath(path, top)}",
             f"{top}/d/nope/../{tail}", f"{top}/d/staged.py/../{tail}", path + "/../" + tail]
 """

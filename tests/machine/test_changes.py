@@ -6,8 +6,6 @@ names are asked of the path table and of the kernel.
 
 from __future__ import annotations
 
-import pytest
-
 TREE = """
 import shutil, stat, ctypes, tempfile, mmap
 def plant(d):
@@ -15,7 +13,7 @@ def plant(d):
     for name in ("f", "g", "meta", "sub/a", "sub/deep/b", "other/o"):
         with open(f"{d}/{name}", "w") as file:
             file.write("old " + name)
-    os.symlink("f", d + "/link"), os.symlink("sub", d + "/ld")
+    os.symlink("f", d + "/link"), os.symlink("sub", d + "/ld"), os.symlink("sub/made", d + "/later")
 def write(path, flags, how=b"new"):
     fd = os.open(path, flags, 0o644)
     if flags & (os.O_WRONLY | os.O_RDWR):
@@ -71,7 +69,7 @@ CHANGES = {
     "open W, unusual spelling": "write(d + '//sub/./../sub//a', W)",
     "open W through a link": "write(d + '/link', W | T)",
     "open W APPEND through a link": "write(d + '/link', W | os.O_APPEND)",
-    "open W CREAT through a broken link": "os.unlink(d + '/g'), os.symlink('g', d + '/b'), write(d + '/b', W | C)",
+    "open W CREAT through a broken link": "write(d + '/later', W | C)",
     "a linked file is written": "write(d + '/f', W | T, b'other')",
     "a file is written behind a linked directory": "write(d + '/sub/a', W | T, b'other')",
     "a file is written through a linked directory": "write(d + '/ld/a', W | T, b'other')",
@@ -139,8 +137,10 @@ CHANGES = {
     "relative unlink": "inside(d, lambda: os.unlink('f'))",
     "relative rmdir and mkdir": "inside(d, lambda: (os.rmdir('empty'), os.mkdir('new')))",
     "relative symlink and link": "inside(d, lambda: (os.symlink('f', 'new'), os.link('f', 'new2')))",
-    "relative chmod, utime, truncate": "inside(d, lambda: (os.chmod('f', 0o600), os.utime('g'), os.truncate('meta', 2)))",
-    "in a forked child": "forked(lambda: (write(d + '/f', W | T), os.unlink(d + '/g'), os.rename(d + '/sub', d + '/m')))",
+    "relative chmod, utime, truncate": "inside(d, lambda: "
+    "(os.chmod('f', 0o600), os.utime('g'), os.truncate('meta', 2)))",
+    "in a forked child": "forked(lambda: "
+    "(write(d + '/f', W | T), os.unlink(d + '/g'), os.rename(d + '/sub', d + '/m')))",
     "by posix_spawn": "spawned(d)",
 }
 
@@ -152,13 +152,13 @@ def tmpfile(d):
     os.close(fd)
 def xattr(d):
     try:
-        os.setxattr(d + "/f", "user.x", b"1"), os.removexattr(d + "/f", "user.x"), os.setxattr(d + "/sub", "user.x", b"1")
+        os.setxattr(d + "/f", "user.x", b"1"), os.removexattr(d + "/f", "user.x")
+        os.setxattr(d + "/sub", "user.x", b"1")
     except OSError as exc:
         assert exc.errno == 95, exc  # a file system without them
 """
 
 
-@pytest.mark.slow
 def test_the_next_read_after_any_change_sees_the_truth(child):
     result = child(
         TREE
@@ -179,8 +179,9 @@ for number, (name, change) in enumerate(CHANGES.items()):
     d = f"{top}/{number}"
     try:
         change(d)
-        known = [d + n for n in ("/f", "/g", "/sub", "/sub/a", "/sub/deep/b", "/new", "/new/x", "/ld", "/ld/a", "/nope")]
-        check_all(d, *known, *[d + n for n in ("/ld/deep/b", "/other/o", "/link", "/empty", "/moved", "/moved/a")])
+        known = [d + n for n in ("/f", "/g", "/sub", "/sub/a", "/sub/deep/b", "/new", "/new/x", "/ld", "/ld/a")]
+        known += [d + n for n in ("/nope", "/ld/deep/b", "/other/o", "/link", "/empty", "/moved", "/moved/a")]
+        check_all(d, *known)
     except Exception as exc:
         bad.append(f"{name}: {type(exc).__name__}: {exc}"[:300])
         os.chdir("/")

@@ -1,4 +1,4 @@
-"""Odd arguments and odd processes: descriptors of mirrors, lack of descriptors, NULL, long names, chroot, lost copies."""
+"""Odd arguments and odd processes: descriptors of mirrors or none left, NULL, long names, chroot, lost copies."""
 
 from __future__ import annotations
 
@@ -114,6 +114,7 @@ kept = outcome(lambda p: os.stat(p).st_size, d + "/f")
 for fd in held:
     os.close(fd)
 assert got == ["EMFILE", "EMFILE"] and kept == 14, (got, kept)
+assert not any(c["fallback"] for c in h.interposer.counts().values()), "the original was tried as well"
 check(d + "/f")
 """
     )

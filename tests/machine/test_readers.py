@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 
-import pytest
-
 import childproc
+import smalltmpfs
 
 NAMES = 50_000
 
@@ -34,7 +31,7 @@ while True:
                 assert table.stat_of(table.entry(f"/p/lib{i % 89}//./module{i}.py"))[1] == i + 1, i
                 probes += 1
             else:
-                assert word & 0xFF in ((K_WRITTEN, K_UNKNOWN) if mine else (K_WRITTEN,)), (i, published, hex(word))
+                assert word & 0xFF == K_WRITTEN, (i, published, hex(word))
                 natives.add(i)
         assert table.probe(f"/p/lib{i % 89}/absent{i}.py") == K_UNKNOWN
     # names that the writer publishes again and again, and this process changes: never believed again
@@ -49,7 +46,7 @@ while True:
         break
 for i in range(published):
     word = table.probe(f"/p/lib{i % 89}/module{i}.py")
-    if word & 0xFF != K_FILE:
+    if word & 0xFF == K_WRITTEN:
         natives.add(i)
     else:
         assert table.copy_of(word) == f"/copy/{i}", i
@@ -60,15 +57,20 @@ print(probes, len(slots), len(mine))
 WRITER = """
 import sys
 from collfs.interpose.machine.code import Code
-from collfs.interpose.machine.layout import K_FILE, K_REG
+from collfs.interpose.machine.layout import K_FILE, K_REG, K_WRITTEN
 from collfs.record import Stat
 from collfs.store.table import Table, pack_stat
 table, names = Table(sys.argv[1], Code([], 0)), int(sys.argv[2])
 for i in range(names):
     packed = pack_stat(Stat(0o100644, i + 1, 1, 1, 0, 0, 0, 1, 4096, 8, 1, 2, 3))
     name = f"/p/lib{i % 89}/module{i}.py"
-    # refused if it shares its bit of table.written with a name that a reader has changed: then it is native
-    table.put(name, K_FILE, st=packed, copy=f"/copy/{i}", seq=1, epoch=int(table.header.epoch))
+    for _ in range(1000):  # while a reader is just changing something, any name is doubtful for a moment
+        if table.put(name, K_FILE, st=packed, copy=f"/copy/{i}", seq=1, epoch=int(table.header.epoch)):
+            break
+        if table.probe(name) & 0xFF == K_WRITTEN:  # it shares its bit of table.written with a changed name: native
+            break
+    else:
+        raise AssertionError(name)
     table.header.saved = i + 1
     if i % 50 == 0:
         for reader in range(2):
@@ -86,7 +88,6 @@ Table(sys.argv[1], Code([], 0), create=True).add_prefix("/p")
 """
 
 
-@pytest.mark.slow
 def test_no_reader_ever_gets_a_wrong_answer_while_the_table_grows(run_python, tmp_path):
     path = str(tmp_path / "t")
     run_python(["-c", MAKE, path])
@@ -102,7 +103,8 @@ def test_no_reader_ever_gets_a_wrong_answer_while_the_table_grows(run_python, tm
     ]
     try:
         for reader in readers:
-            assert reader.stdout.readline() == "ready\n", reader.stderr.read()
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "ready\n", "the reader failed at once"
         run_python(["-c", WRITER, path, str(NAMES)], timeout=60)
         for reader in readers:
             out, err = reader.communicate(timeout=60)
@@ -136,24 +138,5 @@ print("full at", done)
 """
 
 
-@pytest.fixture
-def on_small_tmpfs(run_command):
-    """Run program text with a tmpfs of some size at ``sys.argv[1]``, in a mount namespace of its own."""
-    if os.geteuid() or shutil.which("unshare") is None:
-        pytest.skip("a small tmpfs needs root and unshare(1)")
-
-    def run(code, place, size):
-        script = f'mount -t tmpfs -o size={size} none "$1" || exit 77; exec "$2" -c "$3" "$1"'
-        result = run_command(
-            ["unshare", "-m", "sh", "-c", script, "sh", str(place), sys.executable, code], check=False, timeout=60
-        )
-        if result.rc == 77:
-            pytest.skip("mount isn't allowed here")
-        assert result.rc == 0, result.describe()
-        return result.stdout
-
-    return run
-
-
-def test_a_store_without_room_is_an_error_and_never_sigbus(on_small_tmpfs, tmp_path):
-    assert "full at" in on_small_tmpfs(SMALL, tmp_path, "3m")
+def test_a_store_without_room_is_an_error_and_never_sigbus(tmp_path):
+    assert "full at" in smalltmpfs.run(SMALL, tmp_path, "size=3m")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from typing import ClassVar
 
 import pytest
 from hypothesis import settings
@@ -64,7 +65,7 @@ class Known:
 class TableMachine(RuleBasedStateMachine):
     """Paths have inodes of their own: names of one file are the business of test_changes.py."""
 
-    shared = []  # the machine code: mapped once
+    shared: ClassVar[list[Code]] = []  # the machine code: mapped once
 
     @initialize()
     def make(self):
@@ -203,8 +204,23 @@ class TableMachine(RuleBasedStateMachine):
     def forget(self, path):
         self.table.forget(path)
         for name, known in self.model.items():
-            if name == path or name.startswith(path + "/") or name == posixpath.dirname(path):
+            if name == path or name.startswith(path + "/"):
                 known.word, known.copy = K_UNKNOWN, ""
+        above = posixpath.dirname(path)
+        while above != "/":
+            known = self.model.get(above)
+            if known is not None and known.kind == K_DIR:
+                known.word, known.copy, known.st = K_DIR | known.word & F_LINK, "", None
+                break
+            if known is not None and known.kind in (K_NATIVE, K_WRITTEN):
+                break
+            if known is not None:
+                known.word, known.copy = K_UNKNOWN, ""
+            above = posixpath.dirname(above)
+        assert self.table.probe(path) == K_UNKNOWN, "what was forgotten must not be absent"
+        parent = posixpath.dirname(path)
+        if parent in self.model and self.model[parent].kind == K_DIR:
+            assert self.table.probe(parent) & 0xFF != K_ABSENT
 
     @rule()
     def believe_nothing_older(self):
@@ -334,11 +350,14 @@ def test_there_is_room_for_a_fixed_number_of_prefixes(table):
 
 def test_a_full_table_says_so_and_keeps_what_it_has(code, tmp_path):
     table = Table(str(tmp_path / "t"), code, create=True, size=1 << 21)
-    done = 0
+
+    def fill():
+        for i in range(100_000):
+            table.put(f"/p/name{i}", K_FILE, st=pack_stat(metadata(i)), copy=f"/c/{i}", seq=1, epoch=0)
+
     with pytest.raises(StoreError, match="full"):
-        while True:
-            table.put(f"/p/name{done}", K_FILE, st=pack_stat(metadata(done)), copy=f"/c/{done}", seq=1, epoch=0)
-            done += 1
+        fill()
+    done = sum(entry.word & 0xFF == K_FILE for _, entry in table)
     assert done > 1000
     assert all(table.copy_of(table.probe(f"/p/name{i}")) == f"/c/{i}" for i in range(done))
     assert table.probe(f"/p/name{done}") & 0xFF == K_UNKNOWN
