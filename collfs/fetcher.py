@@ -168,7 +168,7 @@ class Fetcher:
                 return False
 
     def _fetch(self, todo: list[Want]) -> None:
-        fd, known = self.store.write, False
+        known = False
 
         def all_known() -> bool:
             nonlocal known
@@ -176,6 +176,7 @@ class Fetcher:
             return known
 
         try:
+            fd = self.store.write
             locked = self._while_it_grows(lambda: wait_for_lock(fd, _libc.LOCK_EX, self.patience, all_known) or known)
         except OSError as exc:
             self._die(f"the store's lock failed: {exc}")

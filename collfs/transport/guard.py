@@ -175,13 +175,13 @@ def flaw(record: object) -> str:
     if not isinstance(record, Record):
         return f"a {type(record).__name__} instead of a Record"
     try:
-        encoded(record.path, check_path, "path")
+        _text(record.path, check_path, "path")
         kind = kind_of(record)
         for st in (record.st, record.lst):
             if st is not None:
                 pack_stat(st)
         if record.target is not None:
-            encoded(record.target, check_target, "target")
+            _text(record.target, check_target, "target")
         if record.names is not None:
             _look_at_names(record)
         if kind == KIND_PLACED:
@@ -193,11 +193,17 @@ def flaw(record: object) -> str:
     return ""
 
 
+def _text(value: object, check: Callable[[bytes, str], None], what: str) -> None:
+    if not isinstance(value, str):  # os.fsencode takes more than that
+        raise RecordError(f"{what} must be str, found {value!r}")
+    encoded(value, check, what)
+
+
 def _look_at_names(record: Record) -> None:
     assert record.names is not None
     seen = set()
     for name in record.names:
-        encoded(name.name, check_name_bytes, "name")
+        _text(name.name, check_name_bytes, "name")
         check_name(name)
         if name.name in seen:
             raise RecordError(f"{record.path!r}: name {name.name!r} is listed twice")
@@ -206,13 +212,13 @@ def _look_at_names(record: Record) -> None:
             if st is not None:
                 pack_stat(st)
         if name.target is not None:
-            encoded(name.target, check_target, "target")
+            _text(name.target, check_target, "target")
 
 
 def _look_at_copy(record: Record) -> str:
     assert record.node_path is not None
     assert record.st is not None
-    encoded(record.node_path, check_path, "node_path")
+    _text(record.node_path, check_path, "node_path")
     have = os.stat("/" + record.node_path)
     if not stat.S_ISREG(have.st_mode) or have.st_size != record.st.st_size:
         return f"{record.path!r}: {record.node_path} is no file of {record.st.st_size} bytes"

@@ -59,11 +59,9 @@ def test_missing_empty_short_and_corrupt_libraries_give_the_same_errors(same, ve
     (folder / "libdir.so").mkdir()
     (folder / "liblost.so").symlink_to("libnowhere.so.1")
     (folder / "libloop.so").symlink_to("libloop.so")
-    out = same(
-        venv,
-        TRY + f"for name in [*sorted(os.listdir({str(folder)!r})), 'libmissing.so', 'no/such/dir/x.so', 'libtext.so/x.so']:\n"
-        f"    for _ in range(2):\n        attempt({str(folder)!r} + '/' + name)\n",
-    )
+    names = [*sorted(path.name for path in folder.iterdir()), "libmissing.so", "no/such/dir/x.so", "libtext.so/x.so"]
+    program = f"for name in {names!r} * 2:\n    attempt({str(folder)!r} + '/' + name)\n"
+    out = same(venv, TRY + program)
     for said in ("file too short", "invalid ELF header", "cannot open shared object file", "wrong ELF class"):
         assert said in out
 
@@ -120,11 +118,11 @@ def test_a_symlinked_library_keeps_its_name_and_is_loaded_once(same, venv, stack
         f"""
         import ctypes, os
         folder = {str(folder)!r}
-        handles = [ctypes.CDLL(folder + "/" + name)._handle for name in ("libx.so", "libx.so.1", "libx.so.1.2", "libhard.so")]
-        print(len(set(handles)))
-        print(os.readlink(folder + "/libx.so"), os.path.realpath(folder + "/libx.so"), os.path.islink(folder + "/libx.so"))
-        print(os.lstat(folder + "/libx.so").st_size, os.stat(folder + "/libx.so").st_size)
-        print(os.path.samefile(folder + "/libx.so", folder + "/libhard.so"))
+        names = ("libx.so", "libx.so.1", "libx.so.1.2", "libhard.so")
+        print(len({{ctypes.CDLL(folder + "/" + name)._handle for name in names}}))
+        link = folder + "/libx.so"
+        print(os.readlink(link), os.path.realpath(link), os.path.islink(link))
+        print(os.lstat(link).st_size, os.stat(link).st_size, os.path.samefile(link, folder + "/libhard.so"))
         """,
     )
     assert out.startswith("1\n")
@@ -138,7 +136,8 @@ def test_one_library_under_two_names_of_a_directory_is_loaded_once(same, venv, s
         venv,
         f"""
         import ctypes
-        print(len({{ctypes.CDLL({str(venv.venv)!r} + "/" + lib + "/native/liby.so")._handle for lib in ("lib", "lib64")}}))
+        names = [{str(venv.venv)!r} + "/" + lib + "/native/liby.so" for lib in ("lib", "lib64")]
+        print(len({{ctypes.CDLL(name)._handle for name in names}}))
         """,
     )
     assert out == "1\n"

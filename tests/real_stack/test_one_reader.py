@@ -126,12 +126,10 @@ def test_each_file_is_opened_by_one_process(runs, which, stack):
 @pytest.mark.slow
 def test_a_manifest_is_staged_by_one_process_before_the_marks(runs, stack):
     counts, _ = runs[1]
-    openers = {
-        path: processes
-        for path, processes in counts.openers().items()
-        if path.startswith(str(stack.packages)) and ".so" in path
-    }
-    assert len(openers) > 60
+    # of site-packages, since the interpreter itself reads of the library before any hook is live
+    start = f"{stack.packages}/"
+    openers = {path: processes for path, processes in counts.openers().items() if path.startswith(start)}
+    assert len(openers) > 300
     assert [path for path, processes in openers.items() if len(processes) > 1] == []
 
 

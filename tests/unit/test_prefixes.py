@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import site
 import sys
 
 import pytest
@@ -25,9 +26,9 @@ def tree(tmp_path, monkeypatch):
     }.items():
         monkeypatch.setattr(sys, name, str(tmp_path / value))
     monkeypatch.setattr(sys, "path", [str(tmp_path / "venv/lib/site"), str(tmp_path / "extra"), "", "relative"])
-    site = type(sys)("site")
-    site.ENABLE_USER_SITE, site.USER_SITE = True, str(tmp_path / "user")
-    monkeypatch.setitem(sys.modules, "site", site)
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
+    monkeypatch.setattr(site, "USER_SITE", str(tmp_path / "user"))
+    monkeypatch.setitem(sys.modules, "site", site)  # python -S hasn't loaded it
     monkeypatch.setattr(prefixes, "_excluded", lambda environ: [])
     return tmp_path
 
@@ -62,8 +63,8 @@ def test_what_lies_in_a_managed_directory_is_managed_with_it(tree):
     assert automatic(tree, {"venv", "venv/lib/site", "extra"})[0] == ["venv", "extra"]
 
 
-def test_the_user_site_counts_only_if_python_uses_it(tree):
-    sys.modules["site"].ENABLE_USER_SITE = False
+def test_the_user_site_counts_only_if_python_uses_it(tree, monkeypatch):
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", False)
     chosen, reasons = automatic(tree, {"user"})
     assert chosen == []
     assert "user" not in reasons
@@ -103,14 +104,14 @@ def test_temporary_and_cache_directories_never_count(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", ["/", "/proc", "/proc/self", "/dev/shm", "/sys/fs/cgroup"])
 def test_an_explicit_prefix_that_cant_be_managed_is_an_error(path):
-    with pytest.raises(OptionError, match="can't be managed. Name directories with software in them"):
+    with pytest.raises(OptionError, match=r"can't be managed\. Name directories with software in them"):
         prefixes.explicit([path])
 
 
 def test_an_explicit_prefix_must_be_a_directory_that_exists(tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("absent", "file"):
-        with pytest.raises(OptionError, match="is not a directory. Name existing directories"):
+        with pytest.raises(OptionError, match=r"is not a directory\. Name existing directories"):
             prefixes.explicit([str(tmp_path / name)])
 
 
@@ -124,10 +125,10 @@ def test_explicit_prefixes_are_taken_in_every_spelling_and_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "directory", "expected"),
-    [("/a/b", "/a", True), ("/a", "/a", True), ("/ab", "/a", False), ("/a", "/a/", True), ("/a", "/", True)],
+    [("/a/b", "/a", True), ("/a", "/a", True), ("/ab", "/a", False), ("/a", "/a/b", False), ("/a", "/", True)],
 )
 def test_below_compares_whole_components(path, directory, expected):
-    assert prefixes.below(path, directory) is (expected and path != directory or path.rstrip("/") == directory or expected)
+    assert prefixes.below(path, directory) is expected
 
 
 def test_kinds_of_file_systems_come_from_statfs():
