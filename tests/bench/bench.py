@@ -4,9 +4,9 @@
 
     python tests/bench/bench.py [--rounds N] [--json FILE]
 
-Needs a C compiler, strace, numpy, scipy and pandas; run it in an environment in which collfs is installed as a wheel, as
-``tox -e bench`` does: a checkout has no bundle of the core path and starts slower. Seconds on a busy machine are weather;
-look at the ratios and at the spread.
+Needs a C compiler, strace, numpy, scipy and pandas; run it in an environment in which collfs is installed as a wheel,
+as ``tox -e bench`` does: a checkout has no bundle of the core path and starts slower. Seconds on a busy machine are
+weather; look at the ratios and at the spread.
 """
 
 from __future__ import annotations
@@ -116,13 +116,11 @@ PREFIXES = "[__import__('sys').prefix, __import__('sys').base_prefix]"
 
 def start(rounds: int, tmp: Path) -> list[Line]:
     """What initialize adds to an interpreter: milliseconds, and path operations under the prefixes."""
-    first, attached = [], []
-    for i in range(rounds):
-        first.append(float(child(START, PREFIXES, env={"COLLFS_JOB": f"bench-start-{os.getpid()}-{i}"})))
+    jobs = [{"COLLFS_JOB": f"bench-start-{os.getpid()}-{i}"} for i in range(rounds)]
+    first = [float(child(START, PREFIXES, env=env)) for env in jobs]
     job = {"COLLFS_JOB": f"bench-attached-{os.getpid()}"}
     with Holder(job):
-        for _ in range(rounds):
-            attached.append(float(child(START, PREFIXES, env=job)))
+        attached = [float(child(START, PREFIXES, env=job)) for _ in range(rounds)]
         operations = path_operations(job, tmp)
     alone = path_operations({"COLLFS_JOB": f"bench-alone-{os.getpid()}"}, tmp)
     return [
@@ -179,7 +177,7 @@ IMPORT = "import time\na = time.perf_counter()\n" + STACK + "\nprint(time.perf_c
 
 
 def imports(rounds: int) -> list[Line]:
-    """Warm imports of a real stack: a process that attaches to a full store, and the node's first, against plain ones."""
+    """Warm imports of a real stack, of a late process and of the node's first one, against plain ones."""
     job = {"COLLFS_JOB": f"bench-import-{os.getpid()}"}
     begin = "import collfs\ncollfs.initialize('local', prefixes=eval(__import__('sys').argv[1]), manifest='none')\n"
     keeper = begin + STACK + "\nprint(1, flush=True)\nimport sys\nsys.stdin.read()\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ have_tests = (Path(os.__file__).parent / "test" / "test_os").exists() or (
 def outcomes(path: Path) -> Counter[tuple[str, str]]:
     """(case, ok | skipped | failed) of a JUnit file."""
     found: Counter[tuple[str, str]] = Counter()
-    for case in ElementTree.parse(path).iter("testcase"):
+    for case in ET.parse(path).iter("testcase"):
         state = "skipped" if case.find("skipped") is not None else "ok"
         if case.find("failure") is not None or case.find("error") is not None:
             state = "failed"
@@ -69,9 +69,7 @@ def run(run_command: Callable[..., Result], tmp_path: Path, name: str, *before: 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * LIMIT + 60)
 @pytest.mark.skipif(not have_tests, reason="this Python came without its own tests")
-def test_cpythons_own_tests_end_alike_under_collfs(
-    run_command: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_cpythons_own_tests_end_alike_under_collfs(run_command: Callable[..., Result], tmp_path: Path) -> None:
     plain = run(run_command, tmp_path, "plain")
     report = tmp_path / "report.json"
     options = ("--prefix", str(Path(os.__file__).parent), "--manifest", "none", "--report", str(report))

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import py_compile
 import zipfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 SESSION = """
 import sys
@@ -32,11 +37,16 @@ if __name__ == '__main__':
 """
 
 
-def launchers(stub):
+def launchers(stub: Path) -> dict[str, list[str]]:
+    """How a program can be started under collfs: words after ``python``."""
     return {"module": ["-m", "collfs", "run"], "console script": [str(stub / "bin" / "collfs"), "run"]}
 
 
-def write(folder, files):
+def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Make *files* in *folder*.
+
+    A ``.zip`` gets its text as ``__main__.py``, a ``.pyc`` is compiled, b"->x" becomes a link to x.
+    """
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -120,11 +120,11 @@ def test_metadata_cut_anywhere_is_refused_even_with_a_right_crc(shape):
     kind, flags = FRAMES[shape][6:8]
     content = FRAMES[shape][-5:] if kind == checks.KIND_CONTENT else b""
     meta = FRAMES[shape][28 : len(FRAMES[shape]) - len(content)]
-    options = {"flags": flags, "content": content, "content_crc": zlib.crc32(content) if flags & wire.CHECKSUM else 0}
-    assert framed(kind, meta, **options) == FRAMES[shape]
+    crc = zlib.crc32(content) if flags & wire.CHECKSUM else 0
+    assert framed(kind, meta, flags=flags, content=content, content_crc=crc) == FRAMES[shape]
     for length in range(len(meta)):
         with pytest.raises(RecordError):
-            unpack(framed(kind, meta[:length], **options))
+            unpack(framed(kind, meta[:length], flags=flags, content=content, content_crc=crc))
 
 
 def test_wants_cut_anywhere_are_refused_even_with_a_right_crc():
