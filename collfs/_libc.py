@@ -82,6 +82,37 @@ def high(fd: int) -> int:
     return moved
 
 
+class Handle:
+    """A descriptor that we keep. Daemons close all numbers and then open files of their own, which get ours."""
+
+    __slots__ = ("_key", "_number")
+
+    def __init__(self, fd: int) -> None:
+        """
+        :param fd: is moved by :func:`high`
+        """
+        self._number = high(fd)
+        st = os.fstat(self._number)
+        self._key = (st.st_dev, st.st_ino)
+
+    def number(self) -> int:
+        """The descriptor.
+
+        :raises OSError: EBADF, if it isn't the file any more that it was
+        """
+        st = os.fstat(self._number)
+        if (st.st_dev, st.st_ino) != self._key:
+            raise OSError(9, "this program has closed a descriptor of collfs")
+        return self._number
+
+    def close(self) -> None:
+        """Close it if it is still ours."""
+        try:
+            os.close(self.number())
+        except OSError:
+            pass
+
+
 def memfd(name: bytes, content: bytes) -> int:
     """A memory file (man memfd_create(2), flag MFD_CLOEXEC = 1) with *content*; returns its descriptor.
 

@@ -48,11 +48,21 @@ def initialize(transport: str | Transport | None = None, **options: object) -> S
     session = Session(Options.from_call(options, os.environ))
     if not _registered:
         atexit.register(finalize)
-        os.register_at_fork(after_in_child=_after_fork)
+        os.register_at_fork(before=_before_fork, after_in_parent=_forked, after_in_child=_after_fork)
         _registered = True
     _current = session
     session.start()
     return session
+
+
+def _before_fork() -> None:
+    if _current is not None and _current.store is not None:
+        _current.store.before_fork()
+
+
+def _forked() -> None:
+    if _current is not None and _current.store is not None:
+        _current.store.forked()
 
 
 def _after_fork() -> None:

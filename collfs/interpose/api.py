@@ -29,6 +29,7 @@ from .machine.layout import ROW_NAMES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .machine.code import Code
+    from .machine.layout import Cell
 
 # name, result, arguments; in the order of the structure
 ROWS: tuple[tuple[str, type, tuple[type, ...]], ...] = (
@@ -50,10 +51,24 @@ class LibcCollfsApi(ctypes.Structure):
     """``struct libc_collfs_api``: eight function pointers, 64 bytes. All NULL when made without arguments."""
 
     _fields_ = [(name, PROTOTYPES[name]) for name, _, _ in ROWS]
+    cell: Cell | None = None  # where it is installed
 
     def addresses(self) -> tuple[int, ...]:
         """The eight pointers as integers, 0 for NULL."""
         return tuple((c_void_p * len(ROWS)).from_buffer_copy(self)[i] or 0 for i in range(len(ROWS)))
+
+    def install(self, cell: Cell) -> None:
+        """Give the pointers to the machine code."""
+        for i, address in enumerate(self.addresses()):
+            cell.api[i] = address
+        self.cell = cell
+
+    def stop(self) -> None:
+        """Every row is the original call from now on, also at sites that are patched. Harmless if not installed."""
+        cell, self.cell = self.cell, None
+        if cell is not None:
+            for i in range(len(ROWS)):
+                cell.api[i] = 0
 
 
 def default_api(code: Code) -> LibcCollfsApi:

@@ -5,8 +5,8 @@ the GIL then waits for the linker, and the linker for the GIL: measured, and not
 experiments and tests; the default table has no Python in it.
 
 Rules of the file: one barrier for all rows, through which no exception gets into C: OSError becomes its errno, anything
-else is logged and becomes EIO. For KeyboardInterrupt, SystemExit and their kin the original call is made, and they are
-raised again as soon as C has returned.
+else is logged and becomes EIO. KeyboardInterrupt, SystemExit and their kin are raised again as soon as C has returned,
+which until then gets the original calls.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import ctypes
 import errno as _errno
 import functools
 import weakref
-from _thread import get_ident
 
 from ..errors import OptionError
 from .api import PROTOTYPES, ROWS, LibcCollfsApi
@@ -29,45 +28,58 @@ if TYPE_CHECKING:
 
 NATIVE = -4096  # "make the original call": machine/arch.h
 
-# Its third argument is for the dead reference that it gets as a weakref callback; a C function doesn't see it.
-_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exc.argtypes, _set_async_exc.restype = (ctypes.c_ulong, ctypes.py_object, ctypes.py_object), ctypes.c_int
+# The third argument is for the dead reference that a weakref callback gets; the C function doesn't see it.
+_add_pending_call = ctypes.pythonapi.Py_AddPendingCall
+_add_pending_call.argtypes, _add_pending_call.restype = (
+    (ctypes.c_void_p, ctypes.py_object, ctypes.py_object),
+    ctypes.c_int,
+)
+_is_true = ctypes.cast(ctypes.pythonapi.PyObject_IsTrue, ctypes.c_void_p).value
 
-_references: list[object] = []
-
-
-class _Leaving:
-    """An object whose death is the end of the callback's frame."""
-
-    __slots__ = ("__weakref__",)
+_waiting: list[tuple[_Raise, object]] = []
 
 
-def _raise_when_gone(leaving: _Leaving, exc: BaseException) -> None:
-    """Raise *exc* again in this thread, but no earlier than when *leaving* dies.
+class _Raise:
+    """A pending call: PyObject_IsTrue of it gives the rows back and raises the exception that one of them had."""
 
-    An exception set directly would be raised by the interpreter's next instruction, which still belongs to the callback;
-    ctypes would print it, and C would get a result that nobody made. When the locals of a frame are released, its last
-    instruction is done, and the next one belongs to whoever called C.
+    __slots__ = ("cell", "exc", "table")
+
+    def __init__(self, table: LibcCollfsApi, exc: BaseException) -> None:
+        self.table, self.cell, self.exc = table, table.cell, exc
+
+    def __bool__(self) -> bool:
+        _waiting[:] = [(other, reference) for other, reference in _waiting if other is not self]
+        if self.cell is not None:
+            self.table.install(self.cell)
+        raise self.exc
+
+
+class _End:
+    """Belongs to a result, and dies with it."""
+
+
+class _Result(int):
+    """What a row gives back; ctypes drops it when C has the number. (An int can't have weak references itself.)"""
+
+    end: _End
+
+
+def _raise_later(table: LibcCollfsApi, exc: BaseException) -> int:
+    """The result that means "make the original call"; *exc* is raised when C has returned to the interpreter.
+
+    A pending call runs at the next instruction of the interpreter. While the row itself runs that would still be its
+    own (ctypes would print the exception, and C would get a result that nobody made), so it is added at the very end.
+    Until then no other row may run, because it would get the exception.
     """
-    _references[:] = [weakref.ref(leaving, functools.partial(_set_async_exc, get_ident(), _kept(exc)))]
+    later = _Raise(table, exc)
+    table.stop()
+    result = _Result(NATIVE)
+    result.end = _End()
+    _waiting.append((later, weakref.ref(result.end, functools.partial(_add_pending_call, _is_true, later))))
+    return result
 
 
-def _kept(exc: BaseException) -> type[BaseException]:
-    """A class that makes an equal of *exc*: PyThreadState_SetAsyncExc takes classes only."""
-    args = exc.args
-    if not args and not getattr(exc, "code", None):
-        return type(exc)  # KeyboardInterrupt itself: only for that very class does Python end itself by SIGINT
-
-    class Again(type(exc)):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(*args)
-
-    Again.__name__ = Again.__qualname__ = type(exc).__name__
-    Again.__module__ = type(exc).__module__
-    return Again
-
-
-def _barrier(name: str, function: Row) -> Row:
+def _barrier(table: LibcCollfsApi, name: str, function: Row) -> Row:
     def call(*args: object) -> int:
         try:
             result = function(*args)
@@ -80,9 +92,7 @@ def _barrier(name: str, function: Row) -> Row:
             logging.getLogger("collfs").exception("collfs: the %s row of the callback table failed", name)
             ctypes.set_errno(_errno.EIO)
         except BaseException as exc:
-            leaving = _Leaving()
-            _raise_when_gone(leaving, exc)
-            return NATIVE
+            return _raise_later(table, exc)
         return -1
 
     return call
@@ -106,5 +116,5 @@ def callback_table(**rows: Row) -> LibcCollfsApi:
             raise OptionError(f"callback_table: {name!r} is no row of the table. There are: {', '.join(known)}")
         if not callable(function):
             raise OptionError(f"callback_table: {name}={function!r} can't be called")
-        setattr(table, name, PROTOTYPES[name](_barrier(name, function)))
+        setattr(table, name, PROTOTYPES[name](_barrier(table, name, function)))
     return table

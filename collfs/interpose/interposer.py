@@ -92,14 +92,12 @@ class Interposer:
         """
         assert not self.patches, "installed already"
         self.api = default_api(self.code) if api is None else api
-        addresses = self.api.addresses()
-        rows = {name for name, address in zip(ROW_NAMES, addresses) if address}
+        rows = {name for name, address in zip(ROW_NAMES, self.api.addresses()) if address}
         ways = [(site, patches) for site, patches in self._ways if self._template(site, rows)]
         for site, patches in ways:
             if not patches:
                 raise InterposeRefused(f"no padding near {site}")
-        for i, address in enumerate(addresses):
-            self.code.cell.api[i] = address
+        self.api.install(self.code.cell)
         self.installed = [site for site, _ in ways]
         self.patches = [one for _, patches in ways for one in patches]
         try:
@@ -136,8 +134,7 @@ class Interposer:
                 raise
             raise InterposeRefused(exc.errno, f"the text can't be written: {exc.strerror or exc}") from exc
         finally:
-            for i in range(len(ROW_NAMES)):
-                self.code.cell.api[i] = 0
+            self.api.stop()
         self._forget()
 
     def _forget(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from _thread import get_ident
 
 from .. import _libc
 from ..errors import StoreError
@@ -119,13 +120,16 @@ class NodeStore:
         :raises StoreError: if it can't be made or joined
         """
         self.path, self.job, self.created = path, job, created
-        self.alive = self.write = -1
+        self._alive: _libc.Handle | None = None
+        self._write: _libc.Handle | None = None
+        self._table: Table | None = None
+        self._heirs: dict[int, _libc.Handle] = {}  # by forking thread
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if created else 0)
         try:
-            self.alive = _libc.high(os.open(path + "/alive", flags, 0o600))
+            self._alive = _libc.Handle(os.open(path + "/alive", flags, 0o600))
             _libc.flock(self.alive, _libc.LOCK_SH)
-            self.write = _libc.high(os.open(path + "/write", flags, 0o600))
-            self.table = Table(path + "/t", code, create=created)
+            self._write = _libc.Handle(os.open(path + "/write", flags, 0o600))
+            self.table = self._table = Table(path + "/t", code, create=created)
             if created:
                 self._fill()
         except OSError as exc:
@@ -149,25 +153,54 @@ class NodeStore:
         os.rename(self.path + "/job.new", self.path + "/job")
 
     @property
+    def alive(self) -> int:
+        """The descriptor whose shared lock says that somebody uses the store.
+
+        :raises OSError: if the program has closed it
+        """
+        return _number(self._alive)
+
+    @property
+    def write(self) -> int:
+        """The descriptor whose lock a writer holds.
+
+        :raises OSError: if the program has closed it
+        """
+        return _number(self._write)
+
+    @property
     def canary(self) -> str:
         """A name that exists in the path table only."""
         return self.path + "/c/canary"
 
-    def after_fork(self) -> None:
-        """In a child: hold the store by a lock of its own, since the parent's ends with the parent."""
-        alive, write, self.alive, self.write = self.alive, self.write, -1, -1
+    def before_fork(self) -> None:
+        """Open the lock that a child will hold the store by: ours ends with us, perhaps before the child runs."""
         try:
-            self.alive = _libc.high(os.open(self.path + "/alive", os.O_RDWR | os.O_CLOEXEC))
-            _libc.flock(self.alive, _libc.LOCK_SH | _libc.LOCK_NB)
+            heir = _libc.Handle(os.open(self.path + "/alive", os.O_RDWR | os.O_CLOEXEC))
+            _libc.flock(heir.number(), _libc.LOCK_SH | _libc.LOCK_NB)
         except OSError:
-            pass  # the copies may go away: then they are read natively
-        for fd in (alive, write):
-            if fd >= 0:
-                os.close(fd)
+            return  # the copies may go away: then they are read natively
+        self._heirs[get_ident()] = heir
+
+    def forked(self) -> None:
+        """In the parent: the child's lock is the child's."""
+        heir = self._heirs.pop(get_ident(), None)
+        if heir is not None:
+            heir.close()
+
+    def after_fork(self) -> None:
+        """In the child: hold the store by its own lock."""
+        heir = self._heirs.pop(get_ident(), None)
+        # a fork by another thread at the same time has left its heir here, too
+        old, self._heirs = (self._alive, self._write, *self._heirs.values()), {}
+        self._alive, self._write = heir, None
+        for handle in old:
+            if handle is not None:
+                handle.close()
 
     def close(self) -> None:
         """Leave the store; the last process of the job removes it."""
-        if self.alive >= 0:
+        if self._alive is not None:
             try:
                 # first the lock of the starts: one that holds it may be joining this store, and wait for `alive`
                 with _UserLock(os.path.dirname(self.path)):
@@ -178,10 +211,16 @@ class NodeStore:
         self._close()
 
     def _close(self) -> None:
-        for fd in (self.alive, self.write):
-            if fd >= 0:
-                os.close(fd)
-        self.alive = self.write = -1
+        for handle in (self._alive, self._write, self._table):
+            if handle is not None:
+                handle.close()
+        self._alive = self._write = None
+
+
+def _number(handle: _libc.Handle | None) -> int:
+    if handle is None:
+        raise OSError(9, "this process has left the store")
+    return handle.number()
 
 
 class _UserLock:

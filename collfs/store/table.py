@@ -81,14 +81,15 @@ class Table:
         self.code, self.path = code, path
         try:
             flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
-            self.fd = _libc.high(os.open(path, flags, 0o600))
+            self._file = _libc.Handle(os.open(path, flags, 0o600))
+            fd = self._file.number()
             if create:
-                os.ftruncate(self.fd, size)
-                os.posix_fallocate(self.fd, 0, _first_free() + (8 << SLOT_BITS))
-            self.size = os.fstat(self.fd).st_size
+                os.ftruncate(fd, size)
+                os.posix_fallocate(fd, 0, _first_free() + (8 << SLOT_BITS))
+            self.size = os.fstat(fd).st_size
             if self.size < sizeof(TableHeader):
                 raise StoreError(f"{path}: {self.size} bytes are no path table")
-            self.address = _libc.mmap(0, self.size, _libc.PROT_READ | _libc.PROT_WRITE, _libc.MAP_SHARED, self.fd)
+            self.address = _libc.mmap(0, self.size, _libc.PROT_READ | _libc.PROT_WRITE, _libc.MAP_SHARED, fd)
         except OSError as exc:
             raise exc if isinstance(exc, StoreError) else StoreError(exc.errno, f"{path}: {exc.strerror}") from exc
         self.header = TableHeader.from_address(self.address)
@@ -210,7 +211,7 @@ class Table:
         if step < 4096:
             raise StoreError(28, f"the path table is full: {header.entries} names")
         try:
-            os.posix_fallocate(self.fd, header.allocated, step)
+            os.posix_fallocate(self._file.number(), header.allocated, step)
         except OSError as exc:
             raise StoreError(exc.errno, f"{self.path}: {exc.strerror}") from None
         header.allocated += step
@@ -274,9 +275,7 @@ class Table:
 
     def close(self) -> None:
         """Close the descriptor. The mapping stays: a thread may be reading it."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self._file.close()
 
 
 def _first_free() -> int:

@@ -112,12 +112,13 @@ libraries = [
 ]
 several = "thread" in os.environ.get("COLLFS_TEST_INSTALL", "")
 stop = threading.Event()
-thread = threading.Thread(target=stop.wait)
+thread = threading.Thread(target=stop.wait, daemon=True)
 if several:
     thread.start()
 with collfs.session("local", prefixes=[stdlib, work], manifest="none") as session:
     if session.idle:
         raise SystemExit("idle: " + session.idle)
+    assert session.interposer is not None
     for name in ("argparse", "configparser", "decimal", "fractions", "json.tool", "optparse"):
         importlib.import_module(name)
     if os.listdir(stdlib + "/json") == []:

@@ -39,13 +39,13 @@ CANCELED = 2**64 - 1  # PTHREAD_CANCELED
 
 
 def build(folder: Path) -> Path:
-    """Compile the code that waits, without Python in it.
+    """Compile the code that waits, without Python in it, and for any glibc: -nostdlib leaves symbols without versions.
 
     :raises FileNotFoundError: there is no compiler
     """
     (folder / "waiter.c").write_text(WAITER)
     library = folder / "waiter.so"
-    command = ["gcc", "-w", "-shared", "-fPIC", "-nostdlib", folder / "waiter.c", "-o", library]  # no symbol versions
+    command: list[str | Path] = ["gcc", "-w", "-shared", "-fPIC", "-nostdlib", folder / "waiter.c", "-o", library]
     subprocess.run(command, check=True, timeout=60)
     return library
 

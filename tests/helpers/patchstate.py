@@ -10,6 +10,51 @@ import os
 
 PRELUDE = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); from patchstate import *\n"
 
+# Children of tests of the interposer: the state before, and what must hold after a refusal
+INSTALL = """
+import errno, os
+from collfs.errors import InterposeRefused
+from collfs.interpose.api import PROTOTYPES, ROWS, LibcCollfsApi
+from collfs.interpose.interposer import Interposer
+before, maps = texts(), protections()
+def untouched():
+    assert changed(before) == set(), sorted(map(hex, changed(before)))
+    assert protections() == maps, (maps, protections())
+def refusal(function, *words):
+    try:
+        function()
+    except InterposeRefused as exc:
+        for word in words:
+            assert word in str(exc), str(exc)
+    else:
+        raise SystemExit("not refused")
+    untouched()
+"""
+# The same in a session: it goes on natively, says so once, and imports still work
+SESSION = """
+import logging
+said = []
+handler = logging.Handler()
+handler.emit = lambda record: said.append(record.getMessage())
+logging.getLogger("collfs").addHandler(handler)
+logging.getLogger("collfs").propagate = False
+import collfs
+def native_session(word, tree):
+    session = collfs.initialize("local", prefixes=[tree], manifest="none")
+    assert session.idle, "not idle"
+    assert word in session.idle, session.idle
+    assert len(said) == 1, said
+    assert "without collfs" in said[0] and word in said[0], said
+    sys.path.insert(0, tree)
+    import some_module
+    assert some_module.VALUE == 42
+    untouched()
+    assert collfs.stats()["warnings"]
+    collfs.finalize()
+    assert len(said) == 1, said
+    untouched()
+"""
+
 
 def texts() -> list[tuple[int, bytes]]:
     """(address, content) of every executable segment of ld.so, libc.so.6 and libpthread.so.0."""

@@ -129,11 +129,10 @@ from collfs.store import node
 base = sys.argv[1]
 sys.stdin.readline()
 store = node.open_store("j", [base], Code([], 0), chosen=True)
-ready, tell = os.pipe()
+store.before_fork()
 child = os.fork()
 if not child:
     store.after_fork()
-    os.write(tell, b"x")
     sys.stdin.readline()
     try:
         assert os.path.isdir(store.path), "gone under the child"
@@ -142,7 +141,7 @@ if not child:
         os._exit(0)
     finally:
         os._exit(1)
-os.read(ready, 1)
+store.forked()
 store.close()
 print(store.path, int(os.path.isdir(store.path)), flush=True)
 sys.exit(os.waitpid(child, 0)[1] != 0)
