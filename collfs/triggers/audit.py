@@ -35,6 +35,15 @@ if TYPE_CHECKING:
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
+_events: dict[str, Handler] = {}  # of the session that is serving
+_added = False
+
+
+def _hook(event: str, args: tuple[object, ...]) -> None:
+    handler = _events.get(event)
+    if handler is not None:
+        handler(args)
+
 
 class Audit:
     """The handlers of the events, and the switch."""
@@ -42,30 +51,33 @@ class Audit:
     def __init__(self, fetcher: Fetcher, libraries: Libraries) -> None:
         self.fetcher, self.libraries = fetcher, libraries
         self.handlers: dict[str, Handler] = {
-            "open": self._open,
-            "import": self._import,
-            "ctypes.dlopen": self._dlopen,
-            "os.listdir": self._list,
-            "os.scandir": self._list,
+            "open": self._barrier(self._open),
+            "import": self._barrier(self._import),
+            "ctypes.dlopen": self._barrier(self._dlopen),
+            "os.listdir": self._barrier(self._list),
+            "os.scandir": self._barrier(self._list),
         }
-        self._events = dict(self.handlers)
 
     def install(self) -> None:
-        """Add the hook, for the rest of this interpreter's life."""
-        events, failed = self._events, self._failed
-
-        def hook(event: str, args: tuple[object, ...]) -> None:
-            if event in events:
-                try:
-                    events[event](args)
-                except Exception as exc:
-                    failed(exc)
-
-        sys.addaudithook(hook)
+        """Have the events handled. The hook is added once for the rest of this interpreter's life."""
+        global _added
+        _events.update(self.handlers)
+        if not _added:
+            sys.addaudithook(_hook)
+            _added = True
 
     def stop(self) -> None:
         """From now on the hook finds no event that it knows."""
-        self._events.clear()
+        _events.clear()
+
+    def _barrier(self, handler: Handler) -> Handler:
+        def handle(args: tuple[object, ...]) -> None:
+            try:
+                handler(args)
+            except Exception as exc:
+                self._failed(exc)
+
+        return handle
 
     def _failed(self, exc: Exception) -> None:
         self.stop()
