@@ -68,6 +68,7 @@ def __getattr__(name: str) -> object:
     """PEP 562: load what is asked for."""
     if name not in __all__:
         raise AttributeError(f"module 'collfs' has no attribute {name!r}")
+    use_bundle()
     home = "collfs." + _HOME.get(name, "errors")
     __import__(home)
     value = getattr(sys.modules[home], name)
@@ -79,7 +80,18 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _use_bundle() -> bool:
+_bundled: bool | None = None  # None: nobody has asked yet
+
+
+def use_bundle() -> bool:
+    """Take what is imported from now on out of the bundle, if there is one; whether there is. For ``collfs`` itself."""
+    global _bundled
+    if _bundled is None:
+        _bundled = _open_bundle()
+    return _bundled
+
+
+def _open_bundle() -> bool:
     """Take our modules from one file instead of some thirty, where ``collfs.bundle`` has left one.
 
     Only in an installation, never in a checkout: there sources change. As with unchecked hash-based bytecode (PEP 552)
@@ -123,6 +135,3 @@ def _use_bundle() -> bool:
 
     sys.meta_path.insert(0, Bundle)
     return True
-
-
-_bundled = _use_bundle()

@@ -48,7 +48,7 @@ def write() -> bool:
 
     directory = os.path.dirname(collfs.__file__)
     target = path(directory)
-    if "-packages" not in collfs.__file__ or sys.dont_write_bytecode or collfs._bundled:
+    if "-packages" not in collfs.__file__ or sys.dont_write_bytecode or collfs.use_bundle():
         return False
     temporary = f"{target}.{os.getpid()}"
     try:

@@ -306,6 +306,10 @@ def _unsupported() -> str:
         return f"collfs redirects on Linux only, this is {sys.platform}"
     if sys.maxsize < 1 << 32:
         return "collfs redirects in 64-bit processes only"
+    try:
+        import ctypes  # noqa: F401
+    except ImportError as exc:  # a Python built without it, a sub-interpreter of 3.12 with a GIL of its own
+        return f"ctypes can't be loaded: {exc}"
     return ""
 
 

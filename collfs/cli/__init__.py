@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+import collfs
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ``collfs run`` lets the exceptions of the program through, so that the interpreter treats them as always.
     """
+    collfs.use_bundle()
     words = list(sys.argv[1:] if argv is None else argv)
     first = words[0] if words else ""
     if first == "run":

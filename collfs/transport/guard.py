@@ -140,9 +140,16 @@ class Guard:
             self.transport.close()
             return ()
 
-        if not self.hung:
+        if self.hung:
+            return
+        try:
             for _ in self._call(work):
                 pass
+        except RuntimeError as exc:
+            if "interpreter shutdown" not in str(exc):
+                raise
+            # 3.12 starts no thread in an atexit function (cpython issue 113964): then without a limit
+            self.transport.close()
 
     def _call(self, work: Callable[[], Iterable[object]]) -> Iterator[object]:
         if self.hung:

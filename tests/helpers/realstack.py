@@ -150,7 +150,7 @@ class Stack(Bare):
             return
         made = set()
         for file in files:
-            if ".." in file.parts or "tests" in file.parts:
+            if ".." in file.parts or ("tests" in file.parts and name != "numpy"):  # numpy 2.2 imports one of them
                 continue
             source, target = str(file.locate()), self.packages / file
             if not os.path.isfile(source):

@@ -307,7 +307,7 @@ import sys
 sys.path[:] = {{path!r}}
 import collfs
 session = collfs.initialize("local", prefixes=[{tree!r}], manifest="none", quiet=True)
-assert "another copy" in session.idle, session.idle
+assert "another copy" in session.idle or "ctypes" in session.idle, session.idle
 sys.path.insert(0, {tree!r})
 import some_module
 assert some_module.VALUE == 42

@@ -1,0 +1,55 @@
+"""What ``initialize`` adds to an interpreter, counted on the file system that its own files lie on.
+
+Only for an installation: a checkout has no bundle of the core path, because its sources change.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import collfs
+
+LIMIT = 60  # path operations, as promised
+INSTALLED = "-packages" in collfs.__file__
+START = """
+import os, sys
+import collfs
+session = collfs.initialize("local", prefixes=[sys.prefix, sys.base_prefix], manifest="none")
+assert not session.idle, session.idle
+"""
+BARE = "import os, sys\n"
+LEAVE = "sys.stdout.flush()\nos._exit(0)\n"
+
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="not an installation")
+
+
+def operations(strace_counts, code: str, env: dict[str, str]) -> int:
+    command = [sys.executable, "-c", code + LEAVE]
+    _, counts = strace_counts(command, prefixes=(sys.prefix, sys.base_prefix), env=env)
+    return counts.below(sys.prefix, sys.base_prefix).total
+
+
+def test_initialize_makes_at_most_sixty_path_operations(strace_counts, run_python, tmp_path):
+    env = {"COLLFS_JOB": f"start-{tmp_path.name}", "PYTHONDONTWRITEBYTECODE": None}
+    run_python(START + "collfs.finalize()", env=env)  # leaves the bundle
+    bare = operations(strace_counts, BARE, env)
+    first = operations(strace_counts, START, env)
+    assert bare < first <= bare + LIMIT
+
+
+def test_the_bundle_is_used_and_a_damaged_or_foreign_one_is_not(run_python, tmp_path):
+    env = {"COLLFS_JOB": f"bundle-{tmp_path.name}", "PYTHONDONTWRITEBYTECODE": None}
+    bundle = Path(collfs.__file__).parent / "__pycache__" / f"core.{sys.implementation.cache_tag}.bundle"
+    show = START + "print(collfs.use_bundle(), type(sys.modules['collfs.calls'].__spec__.loader).__name__)\n"
+    bundle.unlink(missing_ok=True)
+    seen = [run_python(show, env=env).stdout for _ in range(2)]
+    assert seen == ["False SourceFileLoader\n", "True type\n"]
+    good = bundle.read_bytes()
+    for bad in (b"", good[: len(good) // 2], good.replace(collfs.__version__.encode(), b"9.9.9", 1)):
+        bundle.write_bytes(bad)
+        assert run_python(show, env=env).stdout == seen[0]
+        assert bundle.read_bytes() != bad  # written anew
+        assert run_python(show, env=env).stdout == seen[1]
