@@ -76,7 +76,9 @@ def test_cpythons_own_tests_end_alike_under_collfs(run_command: Callable[..., Re
     report = tmp_path / "report.json"
     options = ("--prefix", str(Path(os.__file__).parent), "--manifest", "none", "--report", str(report))
     different: set[str] = set()
-    suites = SUITES
+    plain: Counter[tuple[str, str]] = Counter()
+    hooked: Counter[tuple[str, str]] = Counter()
+    suites: tuple[str, ...] = SUITES
     for number in range(ROUNDS):
         plain = run(run_command, tmp_path, suites)
         hooked = run(run_command, tmp_path, suites, "-m", "collfs", "run", *options)

@@ -26,7 +26,7 @@ LEAVE = "sys.stdout.flush()\nos._exit(0)\n"
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="not an installation")
 
 
-def operations(strace_counts, code: str, env: dict[str, str]) -> int:
+def operations(strace_counts, code, env):
     command = [sys.executable, "-c", code + LEAVE]
     _, counts = strace_counts(command, prefixes=(sys.prefix, sys.base_prefix), env=env)
     return counts.below(sys.prefix, sys.base_prefix).total
