@@ -10,6 +10,7 @@ import sys
 import collfs
 real, added = sys.addaudithook, []
 sys.addaudithook = lambda hook: (added.append(hook), real(hook))
+collfs.Session  # from here on our own modules come from the bundle of an installation
 before = list(sys.meta_path)
 for _ in range(5):
     with collfs.session("local", prefixes=[{str(tmp_path)!r}], manifest="none"):
