@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import _imp
 import os
+import time
 from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident
 from errno import EHOSTDOWN, EIO, ENOENT, ENOTDIR, EREMOTEIO, ESTALE, ETIMEDOUT
 
@@ -75,6 +76,8 @@ class Fetcher:
         self._lock: LockType = allocate_lock()
         self._busy: set[int] = set()
         self._vain: set[Want] = set()
+        self._quiet = self.patience  # how long a silence may last now
+        self.silences: list[str] = []  # what was awaited in vain
         self._flaw: Callable[[object], str] = _rough_flaw
         self._transport: Transport | Guard = transport
         self._publishes = type(transport).publish is not Transport.publish
@@ -144,6 +147,9 @@ class Fetcher:
         self._busy.add(me)
         times = _give_import_lock()
         try:
+            if self._transport.follows:
+                self._await(todo)
+                return
             if not self._while_it_grows(lambda: self._lock.acquire(timeout=self.patience)):
                 self._too_long(todo)
                 return
@@ -156,6 +162,62 @@ class Fetcher:
             for _ in range(times):
                 _imp.acquire_lock()
             self._busy.discard(me)
+
+    def _await(self, todo: list[Want]) -> None:
+        """Others fill the table: wait while it grows, and through a silence of ``patience``.
+
+        A silence that ends in vain makes the next one an eighth as long, because ranks that have parted ways stay apart;
+        what arrives in time doubles it again.
+        """
+        header, pause = self.table.header, 0.0002
+        before, since = -1, time.monotonic()
+        while any(self.missing(want) for want in todo):
+            self._transport.hurry = now = time.monotonic()
+            grown = header.entries + header.staged_files + header.sequence
+            if grown != before:
+                before, since = grown, now
+            elif now - since > self._quiet:
+                break
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.005)
+        else:
+            self._quiet = min(self.patience, self._quiet * 2)
+            return
+        vain = [w for w in todo if self.missing(w)]
+        self._vain.update(vain)
+        self.unanswered += len(vain)
+        self.timeouts += 1
+        self.silences += [w.path for w in vain][: 1000 - len(self.silences)]
+        self._quiet /= 8
+        self.messages.warn(
+            "silent", f"nobody sent {vain[0].path} for {self.patience:g} s: such files are read natively (divergence)"
+        )
+
+    def deliver(self, records: Iterable[Record]) -> None:
+        """Stage records that came by themselves, in whichever thread."""
+        me = get_ident()
+        self._busy.add(me)
+        try:
+            while not self._lock.acquire(timeout=1.0):
+                pass
+            try:
+                if not wait_for_lock(self.store.write, _libc.LOCK_EX, self.patience):
+                    return
+                try:
+                    epoch = int(self.table.header.epoch)
+                    for record in records:
+                        self._take(record, epoch)
+                finally:
+                    _libc.flock(self.store.write, _libc.LOCK_UN)
+            finally:
+                self._lock.release()
+        finally:
+            self._busy.discard(me)
+
+    def copy_of(self, path: str) -> str:
+        """The name of the copy of *path*, or an empty string."""
+        word = self.table.probe(path)
+        return self.table.copy_of(word) if word & 0xFF == K_FILE else ""
 
     def _while_it_grows(self, wait: Callable[[], bool]) -> bool:
         """Repeat *wait*, which takes ``patience`` seconds when it fails, until it succeeds or the table rests."""

@@ -133,20 +133,28 @@ class Session:
 
     def _connect(self) -> None:
         """Choose and open the transport; what the user asked for by name must work or be an error, idle or not."""
-        from .transport.registry import choose
+        from .transport.registry import choose, launched
 
         options = self.options
         if self.store is None:
-            if options.transport != "auto":
-                self.choice = choose(options.transport, options, fallback=options.fallback)
+            # a rank that redirects nothing still takes its part in what is collective, or the others would wait for it
+            if options.transport != "auto" or launched(os.environ):
+                self.choice = choose(options.transport, options, fallback=options.fallback, prefixes=self.prefixes)
                 self.transport = self.choice.transport
+                self.transport.listen(lambda records: None, "", lambda path: "")
             return
         from .store.stager import Stager, default_limit
 
         limit = options.max_store_bytes if options.max_store_bytes is not None else default_limit(self.store.path)
         if options.max_file_bytes is None:
             options.max_file_bytes = limit // 4 if limit else None
-        self.choice = choose(options.transport, options, fallback=options.fallback, prefixes=self.prefixes)
+        self.choice = choose(
+            options.transport,
+            options,
+            fallback=options.fallback,
+            prefixes=self.prefixes,
+            store=self.store.path,
+        )
         self.transport = self.choice.transport
         self.stager = Stager(self.store, limit)
 
@@ -168,11 +176,12 @@ class Session:
             patience=self.options.patience,
             messages=self.messages,
         )
+        self.transport.listen(self.fetcher.deliver, self.store.path + "/f", self.fetcher.copy_of)
         self._audit = Audit(self.fetcher, Libraries(self.fetcher, os.environ.get("LD_LIBRARY_PATH", "")))
         self._audit.install()
         self._finder = Finder(self.fetcher, self._believe_no_absence)
         sys.meta_path.insert(0, self._finder)
-        if not (self.store.created and self.transport.is_root):
+        if not (self.transport.is_root and (self.store.created or self.transport.collective)):
             sys.dont_write_bytecode = True  # one writer is enough, and each write makes a directory native
 
     def _believe_no_absence(self) -> None:
@@ -189,7 +198,7 @@ class Session:
         from .bulk import Bulk
 
         self.bulk = Bulk(self.options, self.messages)
-        if self.store.created:
+        if self.store.created or self.transport.collective:
             self.bulk.stage(self.fetcher)
 
     # -- serving -------------------------------------------------------------------------------------------------
@@ -264,10 +273,13 @@ class Session:
     def _write_report(self) -> None:
         if self.options.report is None:
             return
-        from .report import write
+        from .report import process_report, write
 
         try:
-            write(self)
+            mine = process_report(self)
+            reports = [mine] if self.transport is None else self.transport.gather(mine)
+            if reports is not None:
+                write(self, reports)
         except OSError as exc:
             self.messages.warn("report", f"the report can't be written: {exc}")
 

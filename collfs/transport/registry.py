@@ -38,7 +38,7 @@ GROUP = "collfs.transports"  #: the entry point group, ours and strangers'
 #: Names of our own: where it is (None: not part of this version), and what to do if its library is missing.
 ROWS: tuple[tuple[str, str | None, str], ...] = (
     ("local", "collfs_local:transport", "pip install --force-reinstall collfs"),
-    ("mpi", None, 'pip install "collfs[mpi]"'),
+    ("mpi", "collfs_mpi:transport", 'pip install "collfs[mpi]"'),
     ("zmq", None, 'pip install "collfs[zmq]"'),
 )
 
@@ -100,6 +100,7 @@ def choose(
     *,
     fallback: Sequence[Spec] = (),
     prefixes: Sequence[str] | None = None,
+    store: str = "",
 ) -> Choice:
     """Find the transport that the user asked for, or the first of *fallback* that works.
 
@@ -107,6 +108,7 @@ def choose(
     :param options: handed to the transport's factory
     :param fallback: what to try, in this order, if *spec* can't work
     :param prefixes: if given, each candidate is also opened with them, and one that can't be opened is passed over
+    :param store: directory of this node's store, for the transport to know
     :raises OptionError: an argument or an option of the transport is wrong; this ends the ladder
     :raises TransportNotFound: nothing has that name
     :raises TransportUnavailable: it exists but can't work here, or, with *fallback*, none of them can
@@ -122,7 +124,7 @@ def choose(
     failures: list[CollfsError] = []
     for rung, why in ladder:
         try:
-            transport = _attempt(rung, options, prefixes)
+            transport = _attempt(rung, options, prefixes, store)
         except (TransportNotFound, TransportUnavailable) as exc:
             reasons.append((_label(rung), str(exc)))
             failures.append(exc)
@@ -212,13 +214,14 @@ def _label(spec: object) -> str:
     )
 
 
-def _attempt(spec: Spec, options: TransportOptions, prefixes: Sequence[str] | None) -> Transport:
+def _attempt(spec: Spec, options: TransportOptions, prefixes: Sequence[str] | None, store: str) -> Transport:
     """Load, make, check and, if there are *prefixes*, open one transport."""
     if isinstance(spec, Transport):
         transport = _checked(spec, _label(spec))
     else:
         transport = _make(spec, options)
     if prefixes is not None:
+        transport.node_store = store
         try:
             transport.open(prefixes)
         except CollfsError:
