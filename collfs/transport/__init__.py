@@ -152,8 +152,11 @@ class Transport:
     def publish(self, records: Iterable[Record]) -> None:
         """The store has just taken these records: tell others, if that is what this transport does. Must not wait."""
 
-    def abandon(self) -> None:
-        """This process is ending by an error: :meth:`gather` and :meth:`close`, which follow, must not wait for anybody."""
+    def abandon(self, exc: BaseException | None = None) -> None:
+        """This process is ending by an error: :meth:`gather` and :meth:`close`, which follow, must not wait for anybody.
+
+        :param exc: given by ``collfs run``: what the program raised; a collective transport ends the whole job with it
+        """
 
     def close(self) -> None:
         """Called once, from ``finalize`` or at exit. Releases everything; must not raise and must not hang."""

@@ -128,9 +128,16 @@ class MpiTransport(Transport):
             MPI.COMM_SELF.Delete_attr(self._keyval)
             MPI.Comm.Free_keyval(self._keyval)
 
-    def abandon(self) -> None:
-        """Not collective: this rank leaves, and MPI is going to end the job."""
+    def abandon(self, exc: BaseException | None = None) -> None:
+        """This rank leaves by an error. Given *exc*, MPI ends the job at exit, as ``python -m mpi4py`` has it.
+
+        Not collective.
+        """
         self.patience = 0.0
+        if exc is not None:
+            from mpi4py.run import set_abort_status
+
+            set_abort_status(exc)
 
     def _drain(self) -> None:
         """Take what comes until the stream is closed; give up when it has been silent for ``patience``."""
