@@ -220,15 +220,22 @@ class Session:
         from . import _libc
         from .store.node import wait_for_lock
 
-        path = os.path.abspath(path)
-        if not wait_for_lock(self.store.write, _libc.LOCK_EX, self.options.patience):
-            raise StoreError(110, f"invalidate({path!r}): the node store is locked by another process")
+        path, fetcher, patience = os.path.abspath(path), self.fetcher, self.options.patience
+        # the store's lock is the process's: a thread that stages would not notice us
+        if fetcher is not None and not fetcher.exclusive(patience):
+            raise StoreError(110, f"invalidate({path!r}): another thread is staging for more than {patience:g} s")
         try:
-            self.store.table.forget(path)
-            if self.fetcher is not None:
-                self.fetcher.forgive()
+            if not wait_for_lock(self.store.write, _libc.LOCK_EX, patience):
+                raise StoreError(110, f"invalidate({path!r}): the node store is locked by another process")
+            try:
+                self.store.table.forget(path)
+                if fetcher is not None:
+                    fetcher.forgive(path)
+            finally:
+                _libc.flock(self.store.write, _libc.LOCK_UN)
         finally:
-            _libc.flock(self.store.write, _libc.LOCK_UN)
+            if fetcher is not None:
+                fetcher.release()
 
     def _serving(self, what: str) -> None:
         if self.state != SERVING or os.getpid() != self.pid:

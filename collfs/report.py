@@ -94,7 +94,8 @@ def write(session: Session, reports: Sequence[dict[str, object]]) -> None:
     """
     path = session.options.report
     assert path is not None
-    job = f"{os.uname().nodename} {session.store.path if session.store is not None else os.getpid()}"
+    where = session.store.path if session.store is not None else os.getpid()
+    job = getattr(session.transport, "token", "") or f"{os.uname().nodename} {where}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     with open(fd, "r+", encoding="utf-8") as file:
         wait_for_lock(fd, _libc.LOCK_EX, LOCK_SECONDS)

@@ -50,6 +50,10 @@ class Transport:
     follows: bool = False
     #: whether :meth:`open`, :meth:`gather` and :meth:`close` are collective over the processes of a job
     collective: bool = False
+    #: whether other sessions of the job may fill this node's store, too
+    shares_store: bool = False
+    #: what all processes of this session have in common, and no other session; empty: nothing
+    token: str = ""
     #: directory of this node's store, set before :meth:`open`; empty: this process has none
     node_store: str = ""
 
@@ -151,6 +155,16 @@ class Transport:
 
     def publish(self, records: Iterable[Record]) -> None:
         """The store has just taken these records: tell others, if that is what this transport does. Must not wait."""
+
+    def give_up(self, wants: Sequence[Want]) -> None:
+        """:meth:`fetch` couldn't answer these: tell others that nothing will come. Must not wait."""
+
+    def step(self) -> bool:
+        """Called again and again while a path is awaited (:attr:`follows`). Must not wait.
+
+        :returns: False if nothing will come to this thread
+        """
+        return True
 
     def abandon(self, exc: BaseException | None = None) -> None:
         """This process is ending by an error: :meth:`gather` and :meth:`close`, which follow, must not wait for anybody.

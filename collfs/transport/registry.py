@@ -57,6 +57,7 @@ _SIGNS = (
     "PMI_ID",  # Hydra with -pmi-port
     "MPI_LOCALNRANKS",  # MPICH, Intel MPI
 )
+RANK_PID = "COLLFS_MPI_PID"  # set by transport mpi: the process that is the rank
 _STEP_SIZE = "SLURM_STEP_NUM_TASKS"  # man srun, "output environment variables": the tasks of this step
 
 
@@ -156,7 +157,12 @@ def auto(environ: Mapping[str, str]) -> list[tuple[Spec, str]]:
 
 
 def launched(environ: Mapping[str, str]) -> str:
-    """Which sign says that an MPI launcher started several ranks, as ``NAME=value``; empty if none does."""
+    """Which sign says that an MPI launcher started several ranks, as ``NAME=value``; empty if none does.
+
+    A program that a rank starts inherits the signs, but it is no rank: MPI_Init would fail in it, or wait for ever.
+    """
+    if environ.get(RANK_PID, str(os.getpid())) != str(os.getpid()):
+        return ""
     for name in _SIZES:
         text = environ.get(name, "")
         if text.isdigit():

@@ -18,7 +18,10 @@ is under way. Below that, MPI is called by the main thread only, inside its own 
 
 from __future__ import annotations
 
+import os
+
 from collfs.errors import OptionError, TransportUnavailable
+from collfs.transport.registry import launched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,9 +51,20 @@ def transport(options: TransportOptions) -> Transport:
 
     if not MPI.Is_initialized() or MPI.Is_finalized():
         raise TransportUnavailable("transport 'mpi' works between MPI_Init and MPI_Finalize only")
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE and not MPI.Is_thread_main():
+        raise TransportUnavailable(
+            "transport 'mpi' needs MPI_THREAD_MULTIPLE in another thread than that of MPI_Init: call initialize there, or"
+            " let mpi4py ask for it (mpi4py.rc.thread_level = 'multiple')"
+        )
     comm = getattr(options, "comm", None)
     if comm is None:
         comm = MPI.COMM_WORLD
+        if comm.Get_size() == 1 and launched(os.environ):
+            raise TransportUnavailable(
+                f"transport 'mpi' finds one rank in MPI_COMM_WORLD, but the launcher started several"
+                f" ({launched(os.environ)}): mpi4py belongs to {MPI.Get_library_version().split(',')[0].strip()!r}."
+                " Start the job with the mpiexec of that MPI, or install mpi4py for the other one"
+            )
     elif comm == MPI.COMM_NULL:
         raise OptionError("option comm=MPI.COMM_NULL is not possible. Give a communicator that this rank belongs to")
     root = getattr(options, "root", 0)

@@ -1,6 +1,7 @@
 """A leader's intake: messages of the stream become records again.
 
-Rules of the file: knows messages and files, not MPI; what doesn't fit together is refused and the stream goes on.
+Rules of the file: knows messages and files, not MPI; what doesn't fit together is refused and counted, and the stream
+goes on. Nothing is believed for its length: memory and files grow with what has arrived.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import os
 import struct
 from binascii import crc32
+from errno import EAGAIN
 
 from collfs.errors import RecordError
 from collfs.record import Record
-from collfs.record.wire import unpack, unpack_all
+from collfs.record.wire import unpack, unpack_all, unpack_wants
 
-from .stream import BEGIN, END, PIECE, RECORDS
+from .stream import BEGIN, END, PART, PIECE, RECORDS, VAIN
 
 TAIL = struct.Struct("<QI")  # payload of END: length and crc32 of the content
+MOST = 256 << 20  # bytes of one frame: a listing of some two million names
 
 
 class Intake:
@@ -33,49 +36,67 @@ class Intake:
         self._fd = -1
         self._file = ""
         self._length = self._crc = 0
+        self._parts = bytearray()
 
     def add(self, kind: int, payload: bytearray) -> list[Record]:
-        """The records that are complete with this message.
-
-        :raises OSError: never: a full store costs the record, not the stream
-        """
+        """The records that are complete with this message. Never raises: a full store costs a record, not the stream."""
         try:
             if kind == RECORDS:
                 return self._whole(payload)
-            if kind == BEGIN:
+            if kind == PART:
+                self._part(payload)
+            elif kind == BEGIN:
                 self._begin(payload)
             elif kind == PIECE:
                 self._piece(payload)
             elif kind == END:
                 return self._end(payload)
+            elif kind == VAIN:
+                return [Record(want.path, errno=EAGAIN) for want in unpack_wants(payload)]
+            else:
+                raise RecordError("a message came out of turn")
         except (RecordError, OSError) as exc:
-            self._refuse(str(exc))
+            return self.refuse(str(exc))
         return []
 
     def _whole(self, payload: bytearray) -> list[Record]:
-        records = []
+        if self._parts:
+            self._part(payload)
+            payload, self._parts = self._parts, bytearray()
+        records: list[Record] = []
         try:
-            records += unpack_all(payload)
+            for record in unpack_all(payload):
+                if record.node_path is not None:  # a name of the root's node, not of this one
+                    raise RecordError(f"{record.path!r} comes without its content")
+                records.append(record)
         except RecordError as exc:  # those before it are good
-            self._refuse(str(exc))
+            self.refuse(str(exc))
         return records
+
+    def _part(self, payload: bytearray) -> None:
+        if len(self._parts) + len(payload) > MOST:
+            raise RecordError(f"a frame of more than {MOST} bytes")
+        self._parts += payload
 
     def _begin(self, payload: bytearray) -> None:
         self._drop()
-        self._begun, end = unpack(payload)
-        if end != len(payload) or self._begun.st is None:
-            raise RecordError(f"the beginning of {self._begun.path!r} has {len(payload) - end} bytes too many")
+        record, end = unpack(payload)
+        if end != len(payload) or record.st is None or record.node_path is None:
+            raise RecordError(f"{record.path!r}: expected the beginning of a content, and nothing more")
         self._file = f"{self.scratch}/in.{os.getpid()}.{self._number}"
         self._number += 1
         self._fd = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._begun = record
         self._length = self._crc = 0
 
     def _piece(self, payload: bytearray) -> None:
-        if self._begun is None:
-            return  # refused at its beginning
+        if self._begun is None or self._begun.st is None:
+            return  # refused before
         view = memoryview(payload)
         self._crc = crc32(view, self._crc)
         self._length += len(view)
+        if self._length > self._begun.st.st_size:
+            raise RecordError(f"{self._begun.path!r}: more than {self._begun.st.st_size} bytes came")
         while view:
             view = view[os.write(self._fd, view) :]
 
@@ -89,21 +110,24 @@ class Intake:
                 f"{record.path!r}: expected {record.st.st_size} bytes of crc {crc:#x}, found {self._length} of"
                 f" {self._crc:#x}"
             )
-        os.fchmod(self._fd, record.st.st_mode & 0o777)
+        os.fchmod(self._fd, record.st.st_mode & 0o7777)
         os.utime(self._fd, ns=(record.st.st_atim, record.st.st_mtim))
         os.close(self._fd)
         self._fd, self._begun = -1, None
         record.node_path = self._file
         return [record]
 
-    def _refuse(self, why: str) -> None:
+    def refuse(self, why: str) -> list[Record]:
+        """Count what is damaged, forget what has begun, and give what is known of it: that it won't come."""
         self.refused += 1
         if len(self.reasons) < 5:
             self.reasons.append(why)
+        begun = [] if self._begun is None else [Record(self._begun.path, errno=EAGAIN)]
         self._drop()
+        return begun
 
     def _drop(self) -> None:
-        """Forget what has begun."""
+        self._parts = bytearray()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -112,3 +136,7 @@ class Intake:
             except OSError:
                 pass
         self._begun = None
+
+    def close(self) -> None:
+        """Remove what has begun."""
+        self._drop()

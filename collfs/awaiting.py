@@ -1,0 +1,57 @@
+"""Waiting for what others stage: the processes of a node whose transport says ``follows``.
+
+`patience` limits silence: a wait goes on as long as the table grows meanwhile, though not for ever. A silence that ends
+in vain makes the next one an eighth as long, because ranks that have parted ways stay apart; what arrives in time
+doubles it again.
+
+Rules of the file: waits politely, by sleeping; holds no lock while it waits.
+"""
+
+from __future__ import annotations
+
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .record import Want
+    from .store.table import Table
+    from .transport import Transport
+
+LONGEST = 10  # times `patience`: one wait, however much the table grows meanwhile
+LEAST = 2.0**-14  # of `patience`: a silence after many that were in vain
+PAUSE, LONG_PAUSE = 0.0001, 0.002
+
+CAME, SILENT, ENDED = range(3)
+
+
+class Awaiting:
+    """The patience of one process."""
+
+    def __init__(self, transport: Transport, table: Table, patience: float, missing: Callable[[Want], bool]) -> None:
+        """
+        :param missing: whether a want isn't fulfilled yet
+        """
+        self.transport, self.table, self.patience, self.missing = transport, table, patience, missing
+        self.quiet = patience  # how long a silence may last now
+
+    def wait(self, wants: Sequence[Want]) -> int:
+        """Wait for all of *wants*: CAME, SILENT, or ENDED if nothing will come to this thread any more."""
+        header, pause = self.table.header, PAUSE
+        before, since = -1, time.monotonic()
+        last = since + LONGEST * self.patience
+        while any(self.missing(want) for want in wants):
+            # in this order: what came before the end has come
+            if not self.transport.step() and any(self.missing(want) for want in wants):
+                return ENDED
+            now, grown = time.monotonic(), header.entries + header.staged_files + header.sequence
+            if grown != before and now < last:
+                before, since, pause = grown, now, PAUSE
+            elif now - since > self.quiet:
+                self.quiet = max(self.quiet / 8, self.patience * LEAST)
+                return SILENT
+            time.sleep(pause)
+            pause = min(pause * 1.5, LONG_PAUSE)
+        self.quiet = min(self.patience, self.quiet * 2)
+        return CAME
