@@ -23,8 +23,6 @@ LONGEST = 10  # times `patience`: one wait, however much the table grows meanwhi
 LEAST = 2.0**-14  # of `patience`: a silence after many that were in vain
 PAUSE, LONG_PAUSE = 0.0001, 0.002
 
-CAME, SILENT, ENDED = range(3)
-
 
 class Awaiting:
     """The patience of one process."""
@@ -36,22 +34,22 @@ class Awaiting:
         self.transport, self.table, self.patience, self.missing = transport, table, patience, missing
         self.quiet = patience  # how long a silence may last now
 
-    def wait(self, wants: Sequence[Want]) -> int:
-        """Wait for all of *wants*: CAME, SILENT, or ENDED if nothing will come to this thread any more."""
+    def wait(self, wants: Sequence[Want]) -> bool:
+        """Wait for all of *wants*; True if that was in vain: silence, though nothing says that the end has come."""
         header, pause = self.table.header, PAUSE
         before, since = -1, time.monotonic()
         last = since + LONGEST * self.patience
         while any(self.missing(want) for want in wants):
             # in this order: what came before the end has come
             if not self.transport.step() and any(self.missing(want) for want in wants):
-                return ENDED
+                return False
             now, grown = time.monotonic(), header.entries + header.staged_files + header.sequence
             if grown != before and now < last:
                 before, since, pause = grown, now, PAUSE
             elif now - since > self.quiet:
                 self.quiet = max(self.quiet / 8, self.patience * LEAST)
-                return SILENT
+                return True
             time.sleep(pause)
             pause = min(pause * 1.5, LONG_PAUSE)
         self.quiet = min(self.patience, self.quiet * 2)
-        return CAME
+        return False

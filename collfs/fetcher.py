@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import _imp
 import os
-import time
+import sys
 from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident
 from errno import EAGAIN, EHOSTDOWN, EIO, ENOENT, ENOTDIR, EREMOTEIO, ESTALE, ETIMEDOUT
 
@@ -79,6 +79,8 @@ class Fetcher:
         self._busy: set[int] = set()
         self._vain: set[Want] = set()
         self._awaiting: Awaiting | None = None
+        # Told which modules were loaded while triggers rested: followers will want what this process then has already.
+        self.on_loaded: Callable[[list[str]], None] | None = None
         self.silences: list[str] = []  # what was awaited in vain
         self._flaw: Callable[[object], str] = _rough_flaw
         self.transport = transport
@@ -88,6 +90,10 @@ class Fetcher:
         self._told: set[str] | None = None
         if transport.is_root and transport.collective and (transport.shares_store or not store.created):
             self._told = set()
+        if transport.follows:
+            from .awaiting import Awaiting  # now, since it won't be staged later
+
+            self._awaiting = Awaiting(transport, self.table, self.patience, self.missing)
         if not transport.bounded:
             from .transport.guard import Guard, flaw
 
@@ -147,6 +153,10 @@ class Fetcher:
 
     # -- fetching ------------------------------------------------------------------------------------------------
 
+    def resting(self) -> bool:
+        """Whether a want of this thread would be ignored, because it is part of a fetch."""
+        return get_ident() in self._busy
+
     def want(self, wants: Iterable[Want]) -> None:
         """Have *wants* staged, as far as that is possible now."""
         if self.dead or os.getpid() != self.pid:
@@ -160,9 +170,9 @@ class Fetcher:
         self.wants += len(todo)
         self.log += todo
         self._busy.add(me)
-        times = _give_import_lock()
+        times, loaded = _give_import_lock(), len(sys.modules)
         try:
-            if self.transport.follows:
+            if self._awaiting is not None:
                 self._await(todo)
                 return
             if not self._while_it_grows(lambda: self._lock.acquire(timeout=self.patience)):
@@ -177,20 +187,17 @@ class Fetcher:
             for _ in range(times):
                 _imp.acquire_lock()
             self._busy.discard(me)
+        if self.on_loaded is not None and len(sys.modules) > loaded:
+            self.on_loaded(list(sys.modules)[loaded:])
 
     def _await(self, todo: list[Want]) -> None:
         """Others fill the table."""
-        from .awaiting import CAME, SILENT, Awaiting
-
-        if self._awaiting is None:
-            self._awaiting = Awaiting(self.transport, self.table, self.patience, self.missing)
+        assert self._awaiting is not None
         how = self._awaiting.wait(todo)
-        if how == CAME:
-            return
         vain = [w for w in todo if self.missing(w)]
         self._vain.update(vain)
         self.unanswered += len(vain)
-        if how == SILENT and vain:  # else nobody has parted ways
+        if how and vain:  # else the stream has ended, and nobody has parted ways
             self.timeouts += 1
             self.silences += [w.path for w in vain][: max(0, SILENCES - len(self.silences))]
             self.messages.warn(

@@ -89,8 +89,9 @@ class Session:
                 self._redirect()
             self._connect()
             if not self.idle:
+                loaded = len(sys.modules)
                 self._trigger()
-                self._stage_manifest()
+                self._stage_manifest(loaded)
         except BaseException as exc:
             self._release()
             if isinstance(exc, CollfsError) or not isinstance(exc, Exception):
@@ -189,10 +190,32 @@ class Session:
         if self.interposer is not None and self.store is not None and os.getpid() == self.pid:
             self.interposer.code.cell.floor = self.store.table.header.sequence
 
-    def _stage_manifest(self) -> None:
-        """One bulk transfer of what earlier runs of this program wanted."""
+    def _announce(self, names: list[str]) -> None:
+        """Want the modules *names*, which this process has loaded for itself: the program that imports them next finds
+        them in memory here, but on the other ranks it doesn't.
+        """
+        assert self._finder is not None
+        assert self._audit is not None
+        for name in names:
+            module, parent = sys.modules.get(name), sys.modules.get(name.rpartition(".")[0])
+            file = getattr(getattr(module, "__spec__", None), "origin", None)
+            if isinstance(file, str) and file.startswith("/"):
+                self._finder.find_spec(name, getattr(parent, "__path__", None))
+                self._audit.load(file)
+
+    def _stage_manifest(self, loaded: int) -> None:
+        """One bulk transfer of what earlier runs of this program wanted.
+
+        :param loaded: how many modules there were before the triggers: the same on all ranks of a program
+        """
         assert self.fetcher is not None
         assert self.store is not None
+        if self.transport is not None and self.transport.is_root and self.transport.collective:
+            from .triggers.interpreter import interpreter_wants
+
+            self.fetcher.want(interpreter_wants(self.prefixes))
+            self._announce(list(sys.modules)[loaded:])
+            self.fetcher.on_loaded = self._announce
         if self.options.manifest == "none" or self.transport is None or not self.transport.is_root:
             return
         from .bulk import Bulk

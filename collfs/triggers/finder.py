@@ -14,7 +14,7 @@ import _imp
 import sys
 
 from ..interpose.machine.layout import K_DIR, K_FILE, K_REG
-from ..record import CONTENT, LIST, Want
+from ..record import CONTENT, LIST, META, Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,16 +96,16 @@ class Finder:
                 file = f"{directory}/{stem}{suffix}"
                 if self.fetcher.kind(file) not in (K_FILE, K_REG):
                     continue  # importlib wants a regular file (_path_isfile)
+                # importlib looks at the file itself first: a listing of a bulk start has names only
                 if suffix == ".py":
-                    self._bytecode(file)
-                elif suffix == ".pyc":
-                    self.fetcher.want([Want(file, CONTENT)])
+                    self.fetcher.want([Want(file, META), Want(self._bytecode(file), CONTENT)])
+                else:
+                    self.fetcher.want([Want(file, CONTENT if suffix == ".pyc" else META)])
                 return True
         return False
 
-    def _bytecode(self, source: str) -> None:
+    def _bytecode(self, source: str) -> str:
         try:
-            cached = cache_from_source(source)
+            return cache_from_source(source)
         except NotImplementedError:  # sys.implementation.cache_tag is None: no bytecode at all
-            cached = source
-        self.fetcher.want([Want(cached, CONTENT)])
+            return source
