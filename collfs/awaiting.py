@@ -34,22 +34,28 @@ class Awaiting:
         self.transport, self.table, self.patience, self.missing = transport, table, patience, missing
         self.quiet = patience  # how long a silence may last now
 
-    def wait(self, wants: Sequence[Want]) -> bool:
-        """Wait for all of *wants*; True if that was in vain: silence, though nothing says that the end has come."""
+    def _open(self, wants: Sequence[Want]) -> list[Want]:
+        """Those of *wants* that others may still fulfil: what the job has changed itself on this node is native."""
+        return [want for want in wants if self.missing(want) and not self.table.written(want.path)]
+
+    def wait(self, wants: Sequence[Want]) -> list[Want]:
+        """Wait for all of *wants*; what was in vain: silence, though nothing says that the end has come."""
         header, pause = self.table.header, PAUSE
         before, since = -1, time.monotonic()
         last = since + LONGEST * self.patience
-        while any(self.missing(want) for want in wants):
-            # in this order: what came before the end has come
-            if not self.transport.step() and any(self.missing(want) for want in wants):
-                return False
+        while True:
+            left = self._open(wants)
+            if not left:
+                self.quiet = min(self.patience, self.quiet * 2)
+                return []
+            # then once more: what came before the end has come
+            if not self.transport.step() and self._open(left):
+                return []
             now, grown = time.monotonic(), header.entries + header.staged_files + header.sequence
             if grown != before and now < last:
                 before, since, pause = grown, now, PAUSE
             elif now - since > self.quiet:
                 self.quiet = max(self.quiet / 8, self.patience * LEAST)
-                return True
+                return left
             time.sleep(pause)
             pause = min(pause * 1.5, LONG_PAUSE)
-        self.quiet = min(self.patience, self.quiet * 2)
-        return False

@@ -193,15 +193,15 @@ class Fetcher:
     def _await(self, todo: list[Want]) -> None:
         """Others fill the table."""
         assert self._awaiting is not None
-        how = self._awaiting.wait(todo)
+        silent = self._awaiting.wait(todo)
         vain = [w for w in todo if self.missing(w)]
         self._vain.update(vain)
         self.unanswered += len(vain)
-        if how and vain:  # else the stream has ended, and nobody has parted ways
+        if silent:  # else the stream has ended, and nobody has parted ways
             self.timeouts += 1
-            self.silences += [w.path for w in vain][: max(0, SILENCES - len(self.silences))]
+            self.silences += [w.path for w in silent][: max(0, SILENCES - len(self.silences))]
             self.messages.warn(
-                "silent", f"nobody sent {vain[0].path} in time: such files are read natively (divergence)"
+                "silent", f"nobody sent {silent[0].path} in time: such files are read natively (divergence)"
             )
 
     def deliver(self, records: Iterable[Record]) -> None:

@@ -70,6 +70,6 @@ def transport(options: TransportOptions) -> Transport:
     root = getattr(options, "root", 0)
     if root >= comm.Get_size():
         raise OptionError(f"option root={root} is not possible. The communicator has ranks 0 to {comm.Get_size() - 1}")
-    from .transport import MpiTransport
+    from .roles import MpiTransport
 
     return MpiTransport(comm, options)

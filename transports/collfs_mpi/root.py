@@ -43,7 +43,7 @@ class Publisher:
         self._waiting = 0  # bytes of content in memory that aren't packed yet
         self._lock = allocate_lock()
         self._wake = allocate_lock()
-        self._stop = False
+        self._stop = self._closed = False
         self._later: list[Iterator[Message]] = []  # of threads that may not call MPI
 
     @property
@@ -113,11 +113,17 @@ class Publisher:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
+    def say_goodbye(self) -> None:
+        """Say that nothing follows."""
+        if not self._closed:
+            self._closed = True
+            self._send(iter([(CLOSE, b"")]))
+
     def finish(self, patience: float) -> None:
-        """Say that nothing follows, and see all off, as long as somebody takes something within *patience*."""
+        """See all off, as long as somebody takes something within *patience*."""
         if self.alone:
             return
-        self._later.append(iter([(CLOSE, b"")]))
+        self.say_goodbye()
         while not self._progress():
             moved = self.sender.moved
             if not wait(lambda: self._progress() or self.sender.moved != moved, patience):

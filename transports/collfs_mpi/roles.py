@@ -251,6 +251,8 @@ class MpiTransport(Transport):
         if MPI.Is_finalized():
             return [report]
         if self.is_root:
+            self._tell(lambda publisher: publisher.say_goodbye())  # before the wait for those who come later
+            self._end(None)
             return self._gathered(groups, report)
         try:
             request = groups.all.isend((self.token, report), self.root, TAG)
