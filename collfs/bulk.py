@@ -10,7 +10,9 @@ import sys
 
 from . import _libc
 from .errors import CollfsError
-from .record.manifest import Manifest, default_path
+from .interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_REG
+from .record import CONTENT, META, NAMES
+from .record.manifest import ABSENT, Manifest, default_path
 from .store.node import wait_for_lock
 
 TYPE_CHECKING = False
@@ -76,7 +78,7 @@ class Bulk:
                     manifest = Manifest.load(self.path)
                 except CollfsError:
                     manifest = Manifest()  # a damaged one heals
-                manifest.merge(fetcher.used())
+                manifest.merge(used(fetcher))
                 manifest.save(self.path)
                 header.saved = header.used + header.misses
             finally:
@@ -90,3 +92,30 @@ class Bulk:
             return 0
         entries = (store.table.entry(path) for path in self.manifest.entries)
         return sum(entry is not None and entry.used != 0 for entry in entries)
+
+
+def used(fetcher: Fetcher) -> list[tuple[str, str]]:
+    """(path, aspect) of everything that the node's processes asked for, and of the misses.
+
+    Contents come in the order in which they were staged.
+    """
+    out: list[tuple[str, str]] = []
+    contents: list[tuple[int, str]] = []
+    for path, entry in fetcher.table:
+        kind = entry.word & 0xFF
+        if not entry.used or not fetcher.managed(path):
+            continue
+        if kind == K_FILE:
+            contents.append((entry.word >> 32, path))
+        elif kind == K_DIR:
+            out.append((path, NAMES if entry.word & F_COMPLETE and entry.used & 16 else META))
+            if entry.word & F_COMPLETE and not entry.used & 16:
+                out.append((path, NAMES))
+        elif kind == K_REG:
+            out.append((path, META))
+        elif kind == K_ABSENT:
+            out.append((path, ABSENT))
+    out += [(path, CONTENT) for _, path in sorted(contents)]
+    aspects = {"open": CONTENT, "opendir": NAMES}
+    out += [(path, aspects.get(op, META)) for path, op in fetcher.table.misses() if fetcher.managed(path)]
+    return out

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
 #: packages whose loaded modules go into the bundle
-PACKAGES = ("collfs", "collfs_local")
+PACKAGES = ("collfs", "collfs_local", "collfs_mpi")
 
 
 def path(directory: str) -> str:

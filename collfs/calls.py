@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 
 from .errors import StateError
 from .lifecycle import CLOSED, SERVING, UNINITIALISED, Session
@@ -47,7 +48,7 @@ def initialize(transport: str | Transport | None = None, **options: object) -> S
         options["transport"] = transport
     session = Session(Options.from_call(options, os.environ))
     if not _registered:
-        atexit.register(finalize)
+        atexit.register(_at_exit)
         os.register_at_fork(before=_before_fork, after_in_parent=_forked, after_in_child=_after_fork)
         _registered = True
     _current = session
@@ -63,6 +64,14 @@ def _before_fork() -> None:
 def _forked() -> None:
     if _current is not None and _current.store is not None:
         _current.store.forked()
+
+
+def _at_exit() -> None:
+    # sys.last_type: the interpreter has just printed an uncaught exception (PyErr_PrintEx). The launcher is going to
+    # end the job, as `python -m mpi4py` makes it do, and the other ranks aren't waited for.
+    if _current is not None and _current.transport is not None and hasattr(sys, "last_type"):
+        _current.transport.abandon()
+    finalize()
 
 
 def _after_fork() -> None:

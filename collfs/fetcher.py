@@ -10,7 +10,8 @@ One process of a node fetches at a time (the write lock of its store), so every 
 next finds it in the table. Whatever goes wrong leaves the path native; what was asked for in vain isn't asked for
 again.
 
-`patience` limits silence: a wait goes on as long as the table grows meanwhile.
+`patience` limits silence: a wait goes on as long as the table grows meanwhile. Where others fill the table:
+awaiting.py.
 
 Rules of the file: never raises but KeyboardInterrupt and its kin; never called in a hooked call, only from triggers and
 the session; a thread that is fetching doesn't trigger itself.
@@ -20,11 +21,12 @@ from __future__ import annotations
 
 import _imp
 import os
+import sys
 from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident
-from errno import EHOSTDOWN, EIO, ENOENT, ENOTDIR, EREMOTEIO, ESTALE, ETIMEDOUT
+from errno import EAGAIN, EHOSTDOWN, EIO, ENOENT, ENOTDIR, EREMOTEIO, ESTALE, ETIMEDOUT
 
 from . import _libc
-from .interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_REG, K_UNKNOWN
+from .interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_NATIVE, K_REG, K_UNKNOWN
 from .record import CONTENT, LIST, META, NAMES, Record, Want
 from .store.node import wait_for_lock
 from .transport import Transport
@@ -33,12 +35,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from .awaiting import Awaiting
     from .messages import Messages
     from .store.node import NodeStore
     from .store.stager import Stager
     from .transport.guard import Guard
 
-PIECE = 64 << 20  # bytes of content that are kept for one call of Transport.publish
+SILENCES = 1000  # paths in the report
+PIECE = 8 << 20  # bytes of content that are kept for one call of Transport.publish
 ILL = (EIO, ESTALE, ETIMEDOUT, EHOSTDOWN, EREMOTEIO)  # said of a file system, not of a file
 
 
@@ -75,9 +79,22 @@ class Fetcher:
         self._lock: LockType = allocate_lock()
         self._busy: set[int] = set()
         self._vain: set[Want] = set()
+        self._awaiting: Awaiting | None = None
+        # Told which modules were loaded while triggers rested: followers will want what this process then has already.
+        self.on_loaded: Callable[[list[str]], None] | None = None
+        self.silences: list[str] = []  # what was awaited in vain
         self._flaw: Callable[[object], str] = _rough_flaw
+        self.transport = transport
         self._transport: Transport | Guard = transport
         self._publishes = type(transport).publish is not Transport.publish
+        # A root whose store other sessions use as well: what it finds there, its followers needn't have been told.
+        self._told: set[str] | None = None
+        if transport.is_root and transport.collective and (transport.shares_store or not store.created):
+            self._told = set()
+        if transport.follows:
+            from .awaiting import Awaiting  # now, since it won't be staged later
+
+            self._awaiting = Awaiting(transport, self.table, self.patience, self.missing)
         if not transport.bounded:
             from .transport.guard import Guard, flaw
 
@@ -93,7 +110,15 @@ class Fetcher:
 
     def missing(self, want: Want) -> bool:
         """Whether the table lacks what *want* asks for, and asking may help."""
-        return self._lacks(want) and want not in self._vain
+        if want in self._vain:
+            return False
+        return self._lacks(want) or (self._told is not None and self._untold(want))
+
+    def _untold(self, want: Want) -> bool:
+        """Whether the followers may lack what the table of the root knows. Metadata and absences come with listings."""
+        if want.aspect == META or self.kind(want.path) in (K_ABSENT, K_NATIVE):
+            return False
+        return self._told is not None and _key(want) not in self._told
 
     def _lacks(self, want: Want) -> bool:
         word = self.table.probe(want.path)
@@ -129,6 +154,10 @@ class Fetcher:
 
     # -- fetching ------------------------------------------------------------------------------------------------
 
+    def resting(self) -> bool:
+        """Whether a want of this thread would be ignored, because it is part of a fetch."""
+        return get_ident() in self._busy
+
     def want(self, wants: Iterable[Want]) -> None:
         """Have *wants* staged, as far as that is possible now."""
         if self.dead or os.getpid() != self.pid:
@@ -142,8 +171,11 @@ class Fetcher:
         self.wants += len(todo)
         self.log += todo
         self._busy.add(me)
-        times = _give_import_lock()
+        times, loaded = _give_import_lock(), len(sys.modules)
         try:
+            if self._awaiting is not None:
+                self._await(todo)
+                return
             if not self._while_it_grows(lambda: self._lock.acquire(timeout=self.patience)):
                 self._too_long(todo)
                 return
@@ -156,6 +188,70 @@ class Fetcher:
             for _ in range(times):
                 _imp.acquire_lock()
             self._busy.discard(me)
+        if self.on_loaded is not None and len(sys.modules) > loaded:
+            self.on_loaded(list(sys.modules)[loaded:])
+
+    def _await(self, todo: list[Want]) -> None:
+        """Others fill the table."""
+        assert self._awaiting is not None
+        silent = self._awaiting.wait(todo)
+        vain = [w for w in todo if self.missing(w)]
+        self._vain.update(vain)
+        self.unanswered += len(vain)
+        if silent:  # else the stream has ended, and nobody has parted ways
+            self.timeouts += 1
+            self.silences += [w.path for w in silent][: max(0, SILENCES - len(self.silences))]
+            self.messages.warn(
+                "silent", f"nobody sent {silent[0].path} in time: such files are read natively (divergence)"
+            )
+
+    def deliver(self, records: Iterable[Record]) -> None:
+        """Stage records that came by themselves, in whichever thread."""
+        me = get_ident()
+        self._busy.add(me)
+        try:
+            while not self._lock.acquire(timeout=1.0):
+                pass
+            try:
+                if not wait_for_lock(self.store.write, _libc.LOCK_EX, self.patience):
+                    return
+                try:
+                    epoch = int(self.table.header.epoch)
+                    for record in records:
+                        self._take_over(record, epoch)
+                finally:
+                    _libc.flock(self.store.write, _libc.LOCK_UN)
+            finally:
+                self._lock.release()
+        finally:
+            self._busy.discard(me)
+
+    def _take_over(self, record: Record, epoch: int) -> None:
+        """One record that came by itself. What can't be staged is marked native, or the node would wait for it."""
+        error = record.errno not in (0, ENOENT, ENOTDIR)
+        if error and not self._lacks(Want(record.path, CONTENT)) and not self._lacks(Want(record.path, LIST)):
+            return  # this node has it
+        staged = self._take(record, epoch)
+        whole = record.content is not None or record.node_path is not None
+        if not error and (not staged or (whole and self.kind(record.path) != K_FILE)):
+            self._settle(record.path, epoch)
+
+    def _settle(self, path: str, epoch: int) -> None:
+        """Nothing will come for *path*: native, unless it was changed meanwhile (which is native as well)."""
+        self.stager.stage(Record(path, errno=EAGAIN), epoch)
+
+    def exclusive(self, seconds: float) -> bool:
+        """Keep other threads from writing into the table, until :meth:`release`."""
+        return self._lock.acquire(timeout=min(seconds, TIMEOUT_MAX))
+
+    def release(self) -> None:
+        """See :meth:`exclusive`."""
+        self._lock.release()
+
+    def copy_of(self, path: str) -> str:
+        """The name of the copy of *path*, or an empty string."""
+        word = self.table.probe(path)
+        return self.table.copy_of(word) if word & 0xFF == K_FILE else ""
 
     def _while_it_grows(self, wait: Callable[[], bool]) -> bool:
         """Repeat *wait*, which takes ``patience`` seconds when it fails, until it succeeds or the table rests."""
@@ -218,11 +314,17 @@ class Fetcher:
         vain = [w for w in todo if self._lacks(w)]
         self._vain.update(vain)
         self.unanswered += len(vain)
+        if self._told is not None:
+            self._told.update([_key(want) for want in todo])
+        if vain and self.transport.collective:  # others await these, too
+            for want in vain:
+                self._settle(want.path, epoch)
+            self.transport.give_up(vain)
         if self.stager.trouble:
             self.messages.warn("stage", f"some files stay on the original file system: {self.stager.trouble}")
 
     def _take(self, record: object, epoch: int) -> bool:
-        """Stage one record if it is fit."""
+        """Stage one record if it is fit; whether the table has it now, be it as an error."""
         why = self._flaw(record)
         if why:
             self.refused += 1
@@ -241,7 +343,7 @@ class Fetcher:
             self.messages.warn(
                 "ill", f"{record.path}: {os.strerror(record.errno)}. What can't be read in advance is read natively"
             )
-        return False
+        return done
 
     def _too_long(self, todo: list[Want]) -> None:
         """Waited in vain: these go native, and nobody waits again."""
@@ -253,9 +355,14 @@ class Fetcher:
         self.dead = why
         self.messages.warn("dead", why)
 
-    def forgive(self) -> None:
-        """What was asked for in vain may be asked for again: somebody says that files have changed."""
+    def forgive(self, path: str = "") -> None:
+        """What was asked for in vain may be asked for again.
+
+        Somebody says that files have changed, *path* above all.
+        """
         self._vain.clear()
+        if self._told:
+            self._told = {key for key in self._told if key.rstrip("/") != path and not key.startswith(path + "/")}
 
     def close(self) -> None:
         """Close the transport, within ``patience`` if it is a stranger's, and not at all if it hangs already.
@@ -263,36 +370,6 @@ class Fetcher:
         :raises Exception: what it raised
         """
         self._transport.close()
-
-    # -- the way back from a table to a manifest -----------------------------------------------------------------
-
-    def used(self) -> list[tuple[str, str]]:
-        """(path, aspect) of everything that the node's processes asked for, and of the misses.
-
-        Contents come in the order in which they were staged.
-        """
-        from .record.manifest import ABSENT
-
-        out: list[tuple[str, str]] = []
-        contents: list[tuple[int, str]] = []
-        for path, entry in self.table:
-            kind = entry.word & 0xFF
-            if not entry.used or not self.managed(path):
-                continue
-            if kind == K_FILE:
-                contents.append((entry.word >> 32, path))
-            elif kind == K_DIR:
-                out.append((path, NAMES if entry.word & F_COMPLETE and entry.used & 16 else META))
-                if entry.word & F_COMPLETE and not entry.used & 16:
-                    out.append((path, NAMES))
-            elif kind == K_REG:
-                out.append((path, META))
-            elif kind == K_ABSENT:
-                out.append((path, ABSENT))
-        out += [(path, CONTENT) for _, path in sorted(contents)]
-        aspects = {"open": CONTENT, "opendir": NAMES}
-        out += [(path, aspects.get(op, META)) for path, op in self.table.misses() if self.managed(path)]
-        return out
 
 
 def _give_import_lock() -> int:
@@ -308,6 +385,10 @@ def _give_import_lock() -> int:
             times += 1
     except RuntimeError:
         return times
+
+
+def _key(want: Want) -> str:
+    return want.path if want.aspect == CONTENT else want.path + "/"
 
 
 def _rough_flaw(record: object) -> str:

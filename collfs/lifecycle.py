@@ -89,8 +89,9 @@ class Session:
                 self._redirect()
             self._connect()
             if not self.idle:
+                loaded = len(sys.modules)
                 self._trigger()
-                self._stage_manifest()
+                self._stage_manifest(loaded)
         except BaseException as exc:
             self._release()
             if isinstance(exc, CollfsError) or not isinstance(exc, Exception):
@@ -133,20 +134,28 @@ class Session:
 
     def _connect(self) -> None:
         """Choose and open the transport; what the user asked for by name must work or be an error, idle or not."""
-        from .transport.registry import choose
+        from .transport.registry import choose, launched
 
         options = self.options
         if self.store is None:
-            if options.transport != "auto":
-                self.choice = choose(options.transport, options, fallback=options.fallback)
+            # a rank that redirects nothing still takes its part in what is collective, or the others would wait for it
+            if options.transport != "auto" or launched(os.environ):
+                self.choice = choose(options.transport, options, fallback=options.fallback, prefixes=self.prefixes)
                 self.transport = self.choice.transport
+                self.transport.listen(lambda records: None, "", lambda path: "")
             return
         from .store.stager import Stager, default_limit
 
         limit = options.max_store_bytes if options.max_store_bytes is not None else default_limit(self.store.path)
         if options.max_file_bytes is None:
             options.max_file_bytes = limit // 4 if limit else None
-        self.choice = choose(options.transport, options, fallback=options.fallback, prefixes=self.prefixes)
+        self.choice = choose(
+            options.transport,
+            options,
+            fallback=options.fallback,
+            prefixes=self.prefixes,
+            store=self.store.path,
+        )
         self.transport = self.choice.transport
         self.stager = Stager(self.store, limit)
 
@@ -168,11 +177,12 @@ class Session:
             patience=self.options.patience,
             messages=self.messages,
         )
+        self.transport.listen(self.fetcher.deliver, self.store.path + "/f", self.fetcher.copy_of)
         self._audit = Audit(self.fetcher, Libraries(self.fetcher, os.environ.get("LD_LIBRARY_PATH", "")))
         self._audit.install()
         self._finder = Finder(self.fetcher, self._believe_no_absence)
         sys.meta_path.insert(0, self._finder)
-        if not (self.store.created and self.transport.is_root):
+        if not (self.transport.is_root and (self.store.created or self.transport.collective)):
             sys.dont_write_bytecode = True  # one writer is enough, and each write makes a directory native
 
     def _believe_no_absence(self) -> None:
@@ -180,16 +190,38 @@ class Session:
         if self.interposer is not None and self.store is not None and os.getpid() == self.pid:
             self.interposer.code.cell.floor = self.store.table.header.sequence
 
-    def _stage_manifest(self) -> None:
-        """One bulk transfer of what earlier runs of this program wanted."""
+    def _announce(self, names: list[str]) -> None:
+        """Want the modules *names*, which this process has loaded for itself: the program that imports them next finds
+        them in memory here, but on the other ranks it doesn't.
+        """
+        assert self._finder is not None
+        assert self._audit is not None
+        for name in names:
+            module, parent = sys.modules.get(name), sys.modules.get(name.rpartition(".")[0])
+            file = getattr(getattr(module, "__spec__", None), "origin", None)
+            if isinstance(file, str) and file.startswith("/"):
+                self._finder.find_spec(name, getattr(parent, "__path__", None))
+                self._audit.load(file)
+
+    def _stage_manifest(self, loaded: int) -> None:
+        """One bulk transfer of what earlier runs of this program wanted.
+
+        :param loaded: how many modules there were before the triggers: the same on all ranks of a program
+        """
         assert self.fetcher is not None
         assert self.store is not None
+        if self.transport is not None and self.transport.is_root and self.transport.collective:
+            from .triggers.interpreter import interpreter_wants
+
+            self.fetcher.want(interpreter_wants(self.prefixes))
+            self._announce(list(sys.modules)[loaded:])
+            self.fetcher.on_loaded = self._announce
         if self.options.manifest == "none" or self.transport is None or not self.transport.is_root:
             return
         from .bulk import Bulk
 
         self.bulk = Bulk(self.options, self.messages)
-        if self.store.created:
+        if self.store.created or self.transport.collective:
             self.bulk.stage(self.fetcher)
 
     # -- serving -------------------------------------------------------------------------------------------------
@@ -211,15 +243,22 @@ class Session:
         from . import _libc
         from .store.node import wait_for_lock
 
-        path = os.path.abspath(path)
-        if not wait_for_lock(self.store.write, _libc.LOCK_EX, self.options.patience):
-            raise StoreError(110, f"invalidate({path!r}): the node store is locked by another process")
+        path, fetcher, patience = os.path.abspath(path), self.fetcher, self.options.patience
+        # the store's lock is the process's: a thread that stages would not notice us
+        if fetcher is not None and not fetcher.exclusive(patience):
+            raise StoreError(110, f"invalidate({path!r}): another thread is staging for more than {patience:g} s")
         try:
-            self.store.table.forget(path)
-            if self.fetcher is not None:
-                self.fetcher.forgive()
+            if not wait_for_lock(self.store.write, _libc.LOCK_EX, patience):
+                raise StoreError(110, f"invalidate({path!r}): the node store is locked by another process")
+            try:
+                self.store.table.forget(path)
+                if fetcher is not None:
+                    fetcher.forgive(path)
+            finally:
+                _libc.flock(self.store.write, _libc.LOCK_UN)
         finally:
-            _libc.flock(self.store.write, _libc.LOCK_UN)
+            if fetcher is not None:
+                fetcher.release()
 
     def _serving(self, what: str) -> None:
         if self.state != SERVING or os.getpid() != self.pid:
@@ -264,10 +303,13 @@ class Session:
     def _write_report(self) -> None:
         if self.options.report is None:
             return
-        from .report import write
+        from .report import process_report, write
 
         try:
-            write(self)
+            mine = process_report(self)
+            reports = [mine] if self.transport is None else self.transport.gather(mine)
+            if reports is not None:
+                write(self, reports)
         except OSError as exc:
             self.messages.warn("report", f"the report can't be written: {exc}")
 

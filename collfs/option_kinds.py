@@ -154,6 +154,19 @@ def _api(value: object) -> object:
     return value
 
 
+def _comm(value: object) -> object:
+    # By name, as above: mpi4py isn't to be imported for this.
+    if not any(kind.__name__ == "Intracomm" for kind in type(value).__mro__):
+        raise ValueError
+    return value
+
+
+def _rank(value: object) -> object:
+    if type(value) is not int or value < 0:
+        raise ValueError
+    return value
+
+
 TRANSPORT = Kind(_transport, '"auto", a name such as "local", "module:object", in Python also a Transport object')
 TRANSPORTS = Kind(_transport, "names of transports: local,... in a text, ('local', ...) in Python", separator=",")
 DIRECTORIES = Kind(_path, f"directories: a list in Python, divided by {_SEP!r} in a variable", _SEP)
@@ -166,3 +179,5 @@ JOB = Kind(_job, f"1 to {_JOB_LENGTH} letters, digits or any of . _ - :")
 SWITCH = Kind(_yes_or_no, f"one of {', '.join(_YES + _NO)} (True or False in Python)", by_itself=True)
 API = Kind(_api, "a collfs.LibcCollfsApi")
 PROGRAM = Kind(_program, "a text")
+COMM = Kind(_comm, "an intracommunicator of mpi4py.MPI")
+RANK = Kind(_rank, "the number of a rank, from 0 up")

@@ -14,12 +14,14 @@ import os
 from collfs.errors import OptionError
 from collfs.option_kinds import (
     API,
+    COMM,
     DIRECTORIES,
     GLOBS,
     JOB,
     MANIFEST,
     PATH,
     PROGRAM,
+    RANK,
     SECONDS,
     SIZE,
     SWITCH,
@@ -186,6 +188,8 @@ ROWS: tuple[Row, ...] = (
         "no messages but errors",
     ),
     Row("api", API, None, "", "function pointers of your own", api_only=True),
+    Row("comm", COMM, None, "", "the communicator of transport mpi; without it, MPI_COMM_WORLD", api_only=True),
+    Row("root", RANK, 0, "", "the rank in it that reads", api_only=True),
     Row("program", PROGRAM, None, "", "which program's manifest this is", api_only=True),
 )
 
@@ -200,6 +204,8 @@ class Options:
     __slots__ = tuple(row.name for row in ROWS)
 
     api: LibcCollfsApi | None
+    comm: object
+    root: int
     cache: str | None
     cache_max_bytes: int | None
     exclude: tuple[str, ...]

@@ -18,6 +18,8 @@ from .store.node import wait_for_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .lifecycle import Session
 
 FORMAT = 1
@@ -49,6 +51,7 @@ def process_report(session: Session) -> dict[str, object]:
         data["read"] = counters()
     fetcher, stager, store = session.fetcher, session.stager, session.store
     if fetcher is not None and stager is not None:
+        data["silences"] = list(fetcher.silences)
         data["wants"] = {
             "wanted": fetcher.wants,
             "staged": fetcher.fetched,
@@ -84,15 +87,15 @@ def process_report(session: Session) -> dict[str, object]:
     return data
 
 
-def write(session: Session) -> None:
-    """Add this process to the report file.
+def write(session: Session, reports: Sequence[dict[str, object]]) -> None:
+    """Add *reports* to the report file.
 
     :raises OSError: if the file can't be written
     """
     path = session.options.report
     assert path is not None
-    mine = process_report(session)
-    job = f"{os.uname().nodename} {session.store.path if session.store is not None else os.getpid()}"
+    where = session.store.path if session.store is not None else os.getpid()
+    job = getattr(session.transport, "token", "") or f"{os.uname().nodename} {where}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     with open(fd, "r+", encoding="utf-8") as file:
         wait_for_lock(fd, _libc.LOCK_EX, LOCK_SECONDS)
@@ -112,7 +115,7 @@ def write(session: Session) -> None:
                 "prefix_reasons": session.prefix_reasons,
                 "processes": [],
             }
-        data["processes"].append(mine)
+        data["processes"] += reports
         data["written"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         file.seek(0)
         json.dump(data, file, indent=1)

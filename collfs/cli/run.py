@@ -64,12 +64,18 @@ def main(words: Sequence[str]) -> int:
     first = [] if safe else _first_entry(how, what)
     sys.path += first
     try:
-        initialize(**keywords, program=f"{how} {what}" if how else path)  # type: ignore[arg-type]
+        session = initialize(**keywords, program=f"{how} {what}" if how else path)  # type: ignore[arg-type]
         import ctypes  # noqa: F401  # for _run_source(); the session has loaded it already
     except CollfsError as exc:
         return _refuse(exc)
     sys.path[:] = first + entries
-    return _as_python_does(how, path, safe)
+    try:
+        return _as_python_does(how, path, safe)
+    except BaseException as exc:
+        transport = getattr(session, "transport", None)
+        if transport is not None and not (isinstance(exc, SystemExit) and not exc.code):
+            transport.abandon(exc)
+        raise
 
 
 def parse_flags(words: Sequence[str]) -> tuple[dict[str, object], list[str]]:

@@ -75,7 +75,7 @@ class Stager:
             return self._listing(record, packed, flags, lst, epoch)
         copy = None
         if record.content is not None or record.node_path is not None:
-            copy = record.node_path or self._copy(record, st)
+            copy = self._copy(record, st) if record.node_path is None else self._adopt(record.node_path, st)
         kind = K_FILE if copy is not None else kind_of(st.st_mode)
         return put(path, kind | flags, st=packed, lst=lst, target=record.target, copy=copy, seq=seq, epoch=epoch)
 
@@ -89,19 +89,10 @@ class Stager:
         """
         content = record.content
         assert content is not None
-        header, size = self.table.header, len(content)
-        path = f"{self.store.path}/f/{st.st_ino:x}.{st.st_dev:x}.{st.st_ctim:x}"
-        try:
-            have = os.stat(path)
-            if have.st_size == size and have.st_mtime_ns == st.st_mtim:
-                return path  # complete: the time is set last
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
-        if header.staged_bytes + size > self.max_store_bytes:
-            self.overflow += 1
-            header.overflow += 1
-            self.trouble = self.trouble or f"{record.path}: over max_store_bytes ({self.max_store_bytes})"
+        path = self._place(st)
+        if self._is_there(path, st):
+            return path
+        if not self._has_room(record.path, len(content)):
             return None
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -115,11 +106,56 @@ class Stager:
             raise
         finally:
             os.close(fd)
+        self._count(len(content))
+        return path
+
+    def _adopt(self, name: str, st: Stat) -> str | None:
+        """The copy that *name* is.
+
+        One that was written into this store gets the name that :meth:`_copy` would give it.
+        """
+        folder = self.store.path + "/f/"
+        if not name.startswith(folder):
+            return name
+        path = self._place(st)
+        if self._is_there(path, st):
+            os.unlink(name)
+            return path
+        if not self._has_room(name, st.st_size):
+            os.unlink(name)
+            return None
+        os.rename(name, path)
+        self._count(st.st_size)
+        return path
+
+    def _place(self, st: Stat) -> str:
+        return f"{self.store.path}/f/{st.st_ino:x}.{st.st_dev:x}.{st.st_ctim:x}"
+
+    def _is_there(self, path: str, st: Stat) -> bool:
+        try:
+            have = os.stat(path)
+            if have.st_size == st.st_size and have.st_mtime_ns == st.st_mtim:
+                return True  # complete: the time is set last
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        return False
+
+    def _has_room(self, path: str, size: int) -> bool:
+        header = self.table.header
+        if header.staged_bytes + size <= self.max_store_bytes:
+            return True
+        self.overflow += 1
+        header.overflow += 1
+        self.trouble = self.trouble or f"{path}: over max_store_bytes ({self.max_store_bytes})"
+        return False
+
+    def _count(self, size: int) -> None:
+        header = self.table.header
         header.staged_bytes += size
         header.staged_files += 1
         self.files += 1
         self.bytes += size
-        return path
 
     # -- listings ------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from ..interpose.machine.layout import (
     STAT_FORMAT,
     TABLE_MAGIC,
     TABLE_VERSION,
+    WRITTEN,
     Entry,
     News,
     TableHeader,
@@ -139,6 +140,11 @@ class Table:
     def copy_of(self, word: int) -> str:
         """The name of the copy or of the mirror directory, or an empty string."""
         return os.fsdecode(ctypes.string_at(self.address + 8 * (word >> 32))) if word >> 32 else ""
+
+    def written(self, path: str) -> bool:
+        """Whether the job has changed *path* on this node, as far as can be told: a few others say so, too."""
+        value = name_hash(os.fsencode(path))
+        return bool(self.header.written[value >> 5 & (WRITTEN - 1)] >> (value & 31) & 1)
 
     def __iter__(self) -> Iterator[tuple[str, Entry]]:
         """All names with their entries, in no order."""
@@ -276,6 +282,15 @@ class Table:
     def close(self) -> None:
         """Close the descriptor. The mapping stays: a thread may be reading it."""
         self._file.close()
+
+
+def name_hash(key: bytes) -> int:
+    """``hash()`` of ``path.h``."""
+    value, words = len(key), len(key) // 8
+    for (word,) in struct.iter_unpack("<Q", key[: 8 * words]):
+        value = (value ^ word) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 29
+    return ((value ^ int.from_bytes(key[8 * words :], "little")) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32
 
 
 def _first_free() -> int:

@@ -29,7 +29,7 @@ from ..record import CONTENT, LIST, NAMES, Name, Record, Stat, Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ..record import Buffer
 
@@ -46,6 +46,16 @@ class Transport:
     #: whether every call ends by itself in a bounded time and every record is sound: then the core calls it directly,
     #: else in a thread of its own, with a limit of ``patience`` on its silence (:mod:`collfs.transport.guard`)
     bounded: bool = False
+    #: whether others fill this node's store: then :meth:`fetch` isn't called, and a wanted path is awaited in the table
+    follows: bool = False
+    #: whether :meth:`open`, :meth:`gather` and :meth:`close` are collective over the processes of a job
+    collective: bool = False
+    #: whether other sessions of the job may fill this node's store, too
+    shares_store: bool = False
+    #: what all processes of this session have in common, and no other session; empty: nothing
+    token: str = ""
+    #: directory of this node's store, set before :meth:`open`; empty: this process has none
+    node_store: str = ""
 
     # -- the three that an author must write ---------------------------------------------------------------------
 
@@ -129,8 +139,39 @@ class Transport:
         :raises TransportUnavailable: if this transport can't work here; the message says what to do
         """
 
+    def listen(self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]) -> None:
+        """Called once, when the store can take records. Default: nothing.
+
+        :param deliver: stages records that come by themselves; may be called from any thread
+        :param scratch: a directory in the store, for files that become a record's ``node_path``
+        :param copy_of: the name of the copy of a path in the store, or an empty string
+        """
+
+    def gather(self, report: dict[str, object]) -> list[dict[str, object]] | None:
+        """The reports of all processes on the one that writes them, None on the others.
+
+        Default: each writes its own.
+        """
+        return [report]
+
     def publish(self, records: Iterable[Record]) -> None:
         """The store has just taken these records: tell others, if that is what this transport does. Must not wait."""
+
+    def give_up(self, wants: Sequence[Want]) -> None:
+        """:meth:`fetch` couldn't answer these: tell others that nothing will come. Must not wait."""
+
+    def step(self) -> bool:
+        """Called again and again while a path is awaited (:attr:`follows`). Must not wait.
+
+        :returns: False if nothing will come to this thread
+        """
+        return True
+
+    def abandon(self, exc: BaseException | None = None) -> None:
+        """This process is ending by an error: :meth:`gather` and :meth:`close`, which follow, must wait for nobody.
+
+        :param exc: given by ``collfs run``: what the program raised; a collective transport ends the whole job with it
+        """
 
     def close(self) -> None:
         """Called once, from ``finalize`` or at exit. Releases everything; must not raise and must not hang."""

@@ -38,7 +38,7 @@ GROUP = "collfs.transports"  #: the entry point group, ours and strangers'
 #: Names of our own: where it is (None: not part of this version), and what to do if its library is missing.
 ROWS: tuple[tuple[str, str | None, str], ...] = (
     ("local", "collfs_local:transport", "pip install --force-reinstall collfs"),
-    ("mpi", None, 'pip install "collfs[mpi]"'),
+    ("mpi", "collfs_mpi:transport", 'pip install "collfs[mpi]"'),
     ("zmq", None, 'pip install "collfs[zmq]"'),
 )
 
@@ -57,6 +57,7 @@ _SIGNS = (
     "PMI_ID",  # Hydra with -pmi-port
     "MPI_LOCALNRANKS",  # MPICH, Intel MPI
 )
+RANK_PID = "COLLFS_MPI_PID"  # set by transport mpi: the process that is the rank
 _STEP_SIZE = "SLURM_STEP_NUM_TASKS"  # man srun, "output environment variables": the tasks of this step
 
 
@@ -100,6 +101,7 @@ def choose(
     *,
     fallback: Sequence[Spec] = (),
     prefixes: Sequence[str] | None = None,
+    store: str = "",
 ) -> Choice:
     """Find the transport that the user asked for, or the first of *fallback* that works.
 
@@ -107,6 +109,7 @@ def choose(
     :param options: handed to the transport's factory
     :param fallback: what to try, in this order, if *spec* can't work
     :param prefixes: if given, each candidate is also opened with them, and one that can't be opened is passed over
+    :param store: directory of this node's store, for the transport to know
     :raises OptionError: an argument or an option of the transport is wrong; this ends the ladder
     :raises TransportNotFound: nothing has that name
     :raises TransportUnavailable: it exists but can't work here, or, with *fallback*, none of them can
@@ -122,7 +125,7 @@ def choose(
     failures: list[CollfsError] = []
     for rung, why in ladder:
         try:
-            transport = _attempt(rung, options, prefixes)
+            transport = _attempt(rung, options, prefixes, store)
         except (TransportNotFound, TransportUnavailable) as exc:
             reasons.append((_label(rung), str(exc)))
             failures.append(exc)
@@ -154,7 +157,12 @@ def auto(environ: Mapping[str, str]) -> list[tuple[Spec, str]]:
 
 
 def launched(environ: Mapping[str, str]) -> str:
-    """Which sign says that an MPI launcher started several ranks, as ``NAME=value``; empty if none does."""
+    """Which sign says that an MPI launcher started several ranks, as ``NAME=value``; empty if none does.
+
+    A program that a rank starts inherits the signs, but it is no rank: MPI_Init would fail in it, or wait for ever.
+    """
+    if environ.get(RANK_PID, str(os.getpid())) != str(os.getpid()):
+        return ""
     for name in _SIZES:
         text = environ.get(name, "")
         if text.isdigit():
@@ -212,13 +220,14 @@ def _label(spec: object) -> str:
     )
 
 
-def _attempt(spec: Spec, options: TransportOptions, prefixes: Sequence[str] | None) -> Transport:
+def _attempt(spec: Spec, options: TransportOptions, prefixes: Sequence[str] | None, store: str) -> Transport:
     """Load, make, check and, if there are *prefixes*, open one transport."""
     if isinstance(spec, Transport):
         transport = _checked(spec, _label(spec))
     else:
         transport = _make(spec, options)
     if prefixes is not None:
+        transport.node_store = store
         try:
             transport.open(prefixes)
         except CollfsError:

@@ -101,6 +101,11 @@ class Audit:
         if isinstance(file, str) and file:
             self.libraries.want(file)
 
+    def load(self, file: str) -> None:
+        """Want a module's file as if it were imported now, if it is a library."""
+        if file.endswith(".so"):
+            self._import(("", file))
+
     def _dlopen(self, args: tuple[object, ...]) -> None:
         path = self._path(args[0])
         if path:

@@ -41,7 +41,7 @@ class Libraries:
 
     def want(self, path: str) -> None:
         """*path* is going to be given to dlopen."""
-        if not path.startswith("/") or path in self._done or not self.fetcher.managed(path):
+        if not path.startswith("/") or path in self._done or not self.fetcher.managed(path) or self.fetcher.resting():
             return
         self._done.add(path)
         self.fetcher.want([Want(path, CONTENT)])

@@ -51,7 +51,7 @@ def sources(root, package):
     }
 
 
-@pytest.mark.parametrize("package", ["collfs", "transports/collfs_local"])
+@pytest.mark.parametrize("package", ["collfs", "transports/collfs_local", "transports/collfs_mpi"])
 def test_every_file_of_a_package_is_in_the_wheel_machine_code_included(wheel, root, package):
     assert sources(root, package) <= set(wheel.namelist())
 
@@ -86,6 +86,7 @@ def test_entry_points_name_objects_that_exist(wheel, root, run_python):
     points = {(group, n): v for group in parser.sections() for n, v in parser.items(group)}
     assert points[("console_scripts", "collfs")] == "collfs.cli:main"
     assert points[("collfs.transports", "local")] == "collfs_local:transport"
+    assert points[("collfs.transports", "mpi")] == "collfs_mpi:transport"
     code = f"""import sys
 sys.path[:0] = [{str(root)!r}, {str(root / "transports")!r}]
 from importlib import import_module

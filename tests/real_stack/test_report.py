@@ -20,6 +20,7 @@ FIELDS = {
     "state",
     "idle",
     "warnings",
+    "silences",
     "sites",
     "calls",
     "row_calls",

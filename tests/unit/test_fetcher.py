@@ -162,10 +162,10 @@ def test_an_ill_file_system_is_said_and_counted_but_no_reason_to_give_up(make):
     ]
 
 
-def test_only_staged_records_are_published_and_only_to_who_wants_them(make):
+def test_what_the_table_took_is_published_errors_too_but_nothing_unfit(make):
     fetcher = make(Publishes())
     fetcher.want([Want("/p/a", CONTENT), Want("/p/short", CONTENT), Want("/p/ill", META)])
-    assert [[record.path for record in batch] for batch in fetcher._transport.published] == [["/p/a"]]
+    assert [[record.path for record in batch] for batch in fetcher._transport.published] == [["/p/a", "/p/ill"]]
 
 
 def test_a_wait_for_the_lock_ends_after_patience(make, tmp_path):

@@ -52,6 +52,8 @@ REFUSED: dict[str, list[object]] = {
     "report": ["", 1],
     "quiet": ["", "maybe", 1, None],
     "api": [3, "x"],
+    "comm": [3, "MPI_COMM_WORLD"],
+    "root": [-1, "0", True, 1.5, None],
     "program": [3],
 }
 
@@ -73,7 +75,7 @@ def test_flags_and_variables_follow_from_the_name():
         assert row.variable == "COLLFS_" + row.name.upper()
         assert row.flag == ("--prefix" if row.name == "prefixes" else "--" + row.name.replace("_", "-"))
         assert bool(row.metavar) != row.kind.by_itself
-    assert {row.name for row in ROWS if not row.flag} == {"api", "program"}
+    assert {row.name for row in ROWS if not row.flag} == {"api", "comm", "program", "root"}
     assert [row.name for row in ROWS if not row.flag and row.variable] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from importlib.util import find_spec
@@ -170,7 +171,7 @@ def test_our_own_name_reads_no_metadata_and_loads_no_more_than_it_needs(run_pyth
         from collfs.transport.registry import select
         for spec in ("local", "auto", "collfs_local:transport"):
             assert select(spec, SimpleNamespace(cache=None)).name == "local"
-        for spec in ("mpi", "zmq"):
+        for spec in ("zmq",):
             try:
                 select(spec, None)
             except ImportError:
@@ -209,7 +210,7 @@ def test_a_package_that_is_seen_twice_is_no_conflict(distribution):
     assert find("mine") == "stranger_a:Mine"
 
 
-@pytest.mark.parametrize("name", ["mpi", "zmq"])
+@pytest.mark.parametrize("name", ["zmq"])
 def test_a_name_of_our_own_that_this_version_lacks_is_unavailable_and_not_unknown(name):
     with pytest.raises(TransportUnavailable, match=rf"'{name}' is not part of this version.*local"):
         select(name, options())
@@ -295,18 +296,18 @@ def test_a_class_in_place_of_an_object_is_explained():
 
 def test_the_first_that_works_is_taken_and_the_reasons_are_kept():
     last = Whole()
-    choice = choose("mpi", options(), fallback=("no_such_module:x", last, "local"))
+    choice = choose("zmq", options(), fallback=("no_such_module:x", last, "local"))
     assert choice.transport is last
-    assert (choice.asked, choice.taken) == ("mpi", "whole")
-    assert [name for name, _ in choice.reasons] == ["mpi", "no_such_module:x"]
+    assert (choice.asked, choice.taken) == ("zmq", "whole")
+    assert [name for name, _ in choice.reasons] == ["zmq", "no_such_module:x"]
     assert "not part of this version" in str(choice)
 
 
 def test_if_none_works_all_are_named(distribution):
     with pytest.raises(TransportUnavailable) as caught:
-        select("mpi", options(), fallback=("zmq", "unheard-of"))
+        select("no_such_module:x", options(), fallback=("zmq", "unheard-of"))
     assert "none of the 3" in str(caught.value)
-    for name in ("mpi: ", "zmq: ", "unheard-of: "):
+    for name in ("no_such_module:x: ", "zmq: ", "unheard-of: "):
         assert f"\n  {name}" in str(caught.value)
 
 
@@ -362,6 +363,12 @@ def test_a_bad_rung_is_an_error_even_if_its_turn_does_not_come():
 )
 def test_a_launcher_is_recognised_by_what_is_the_same_on_all_ranks(environ, expected):
     assert launched(environ) == expected
+
+
+def test_a_program_that_a_rank_starts_is_no_rank(monkeypatch):
+    signs = {"PMI_SIZE": "4", registry.RANK_PID: str(os.getpid())}
+    assert registry.launched(signs) == "PMI_SIZE=4"
+    assert registry.launched({**signs, registry.RANK_PID: str(os.getppid())}) == ""
 
 
 def test_auto_tries_mpi_then_zmq_then_local_once_they_exist(monkeypatch):

@@ -1,0 +1,61 @@
+"""Waiting for what others stage: the processes of a node whose transport says ``follows``.
+
+`patience` limits silence: a wait goes on as long as the table grows meanwhile, though not for ever. A silence that ends
+in vain makes the next one an eighth as long, because ranks that have parted ways stay apart; what arrives in time
+doubles it again.
+
+Rules of the file: waits politely, by sleeping; holds no lock while it waits.
+"""
+
+from __future__ import annotations
+
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .record import Want
+    from .store.table import Table
+    from .transport import Transport
+
+LONGEST = 10  # times `patience`: one wait, however much the table grows meanwhile
+LEAST = 2.0**-14  # of `patience`: a silence after many that were in vain
+PAUSE, LONG_PAUSE = 0.0001, 0.002
+
+
+class Awaiting:
+    """The patience of one process."""
+
+    def __init__(self, transport: Transport, table: Table, patience: float, missing: Callable[[Want], bool]) -> None:
+        """
+        :param missing: whether a want isn't fulfilled yet
+        """
+        self.transport, self.table, self.patience, self.missing = transport, table, patience, missing
+        self.quiet = patience  # how long a silence may last now
+
+    def _open(self, wants: Sequence[Want]) -> list[Want]:
+        """Those of *wants* that others may still fulfil: what the job has changed itself on this node is native."""
+        return [want for want in wants if self.missing(want) and not self.table.written(want.path)]
+
+    def wait(self, wants: Sequence[Want]) -> list[Want]:
+        """Wait for all of *wants*; what was in vain: silence, though nothing says that the end has come."""
+        header, pause = self.table.header, PAUSE
+        before, since = -1, time.monotonic()
+        last = since + LONGEST * self.patience
+        while True:
+            left = self._open(wants)
+            if not left:
+                self.quiet = min(self.patience, self.quiet * 2)
+                return []
+            # then once more: what came before the end has come
+            if not self.transport.step() and self._open(left):
+                return []
+            now, grown = time.monotonic(), header.entries + header.staged_files + header.sequence
+            if grown != before and now < last:
+                before, since, pause = grown, now, PAUSE
+            elif now - since > self.quiet:
+                self.quiet = max(self.quiet / 8, self.patience * LEAST)
+                return left
+            time.sleep(pause)
+            pause = min(pause * 1.5, LONG_PAUSE)

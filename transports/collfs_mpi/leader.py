@@ -1,0 +1,120 @@
+"""A leader's side: what arrives is staged in its node's store.
+
+Rules of the file: one thread takes from the stream: ours, or below MPI_THREAD_MULTIPLE the main one; no wait without a
+limit; what MPI raises, or a message that can't be one, ends the stream only.
+"""
+
+from __future__ import annotations
+
+import time
+
+from mpi4py import MPI
+
+from collfs.errors import RecordError
+
+from .groups import LONG, SHORT, wait
+from .intake import Intake
+from .stream import Receiver
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from collfs.record import Record
+
+IDLE = 0.02  # seconds between two looks of the thread at a silent stream
+HURRY = 1.0  # so long after a want of this process it looks more often
+
+
+class Leader:
+    """A leader's end of the stream."""
+
+    def __init__(self, leaders: MPI.Intracomm, threaded: bool, devices: dict[int, int]) -> None:
+        """
+        :param threaded: whether a thread calls :meth:`run`
+        :param devices: ``st_dev`` of the root's node -> the same file system's on this node
+        """
+        self.receiver = Receiver(leaders)
+        self.threaded, self.devices = threaded, devices
+        self.hurry = 0.0
+        self.intake: Intake | None = None
+        self._deliver: Callable[[Iterable[Record]], None] = lambda records: None
+        self._ended: Callable[[Exception | None], None] = lambda exc: None
+        self._stop = False
+
+    def listen(
+        self, deliver: Callable[[Iterable[Record]], None], scratch: str, ended: Callable[[Exception | None], None]
+    ) -> None:
+        """
+        :param ended: called when nothing comes any more, with what went wrong
+        """
+        self._deliver, self._ended, self.intake = deliver, ended, Intake(scratch)
+
+    @property
+    def orderly(self) -> bool:
+        """Whether the root has closed the stream."""
+        return self.receiver.orderly
+
+    def run(self) -> None:
+        """The thread."""
+        pause = SHORT
+        while not self._stop and not self.receiver.closed:
+            if self._take():
+                pause = SHORT
+            else:
+                time.sleep(pause)
+                pause = min(pause * 1.3, LONG if time.monotonic() - self.hurry < HURRY else IDLE)
+
+    def pump(self) -> bool:
+        """One message, unless a thread takes them; whether there was one."""
+        return not self.threaded and self._take()
+
+    def _take(self) -> bool:
+        receiver, intake = self.receiver, self.intake
+        if intake is None or receiver.closed:
+            return False
+        try:
+            message = receiver.take()
+        except (RecordError, MPI.Exception) as exc:
+            intake.refuse(str(exc))
+            self._ended(exc)
+            return False
+        if message is None:
+            if receiver.closed:
+                self._ended(None)  # type: ignore[unreachable]
+            return False
+        records = [self._mend(record) for record in intake.add(*message)]
+        if records:
+            self._deliver(records)
+        return True
+
+    def _mend(self, record: Record) -> Record:
+        """*record* with the devices of this node."""
+        devices = self.devices
+        stats = [record.st, record.lst]
+        for name in record.names or ():
+            stats += (name.lst, name.st)
+        for st in stats:
+            if st is not None:
+                st.st_dev = devices.get(st.st_dev, st.st_dev)
+        return record
+
+    def finish(self, patience: float) -> None:
+        """Take what comes until the stream is closed; give up when it has been silent for *patience*."""
+        receiver = self.receiver
+        while not receiver.closed:
+            before = (receiver.sequence, receiver.bytes)
+
+            def moved(before: tuple[int, int] = before) -> bool:
+                return receiver.closed or (receiver.sequence, receiver.bytes) != before or self.pump()
+
+            if not wait(moved, patience):
+                return
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop = True
+
+    def fail(self) -> None:
+        """No more MPI."""
+        self.receiver.closed = True

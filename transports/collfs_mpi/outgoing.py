@@ -1,0 +1,139 @@
+"""Records become messages, as late as possible.
+
+A large file is never held in memory for sending: its pieces are mapped from the copy in the root's store, one after the
+other, when their turn comes. A small one travels inside its frame, with others in one message.
+
+Rules of the file: knows records, files and messages, not MPI.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from binascii import crc32
+from errno import EAGAIN
+
+from collfs.errors import RecordError
+from collfs.record import Record
+from collfs.record.wire import pack, pack_wants
+
+from .intake import MOST, TAIL
+from .stream import BEGIN, CHUNK, END, PART, PIECE, RECORDS, VAIN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from collfs.record import Want
+
+    from .stream import Message
+
+    Parcel = tuple[Record, str]  # a record, and the file that holds its content (empty: the record does)
+
+LARGE = 1 << 20  # content from here on isn't part of a frame
+SMALL = 4 << 10  # the same if much waits to be sent
+BATCH = 1 << 20  # frames are collected up to this size
+STRETCH = 4 * CHUNK  # of a file that is mapped at once; each keeps a descriptor (the mmap module duplicates it)
+WANTS = 1000  # in one message
+
+
+def parcels(records: Iterable[Record], copy_of: Callable[[str], str], crowded: bool) -> list[Parcel]:
+    """*records*, of which the larger ones lose their content, since their copies have it.
+
+    :param crowded: whether much waits already
+    """
+    found: list[Parcel] = []
+    for record in records:
+        size = 0 if record.st is None else record.st.st_size
+        sent, name = record, ""
+        if record.content is not None or record.node_path is not None:
+            if size >= (SMALL if crowded else LARGE) or record.content is None:
+                name = copy_of(record.path)
+            if name:  # PLACED, the frame of a content that comes otherwise
+                sent = Record(record.path, record.st, node_path="/", lst=record.lst, target=record.target)
+            elif record.content is None:
+                sent = Record(record.path, errno=EAGAIN)  # said to go native, or the leaders would wait for it
+        found.append((sent, name))
+    return found
+
+
+def held(found: Sequence[Parcel]) -> int:
+    """Bytes of content that *found* keeps in memory."""
+    return sum([len(record.content) for record, _ in found if record.content is not None])
+
+
+def messages(found: Sequence[Parcel]) -> Iterator[Message]:
+    """The messages for *found*."""
+    batch = bytearray()
+    for record, name in found:
+        try:
+            frame, content = _frame(record, name)
+        except RecordError:
+            frame, content = b"".join(pack(Record(record.path, errno=EAGAIN))), None
+        whole = not name and content is None
+        if batch and (not whole or len(batch) + len(frame) > BATCH):
+            yield RECORDS, batch
+            batch = bytearray()
+        if not whole:
+            yield from _large(frame, content, name)
+        elif len(frame) > CHUNK:
+            yield from _parts(frame)
+        else:
+            batch += frame
+    if batch:
+        yield RECORDS, batch
+
+
+def _frame(record: Record, name: str) -> tuple[bytes, memoryview | None]:
+    """The frame, and the content if it isn't part of it and not in the file *name*."""
+    content = record.content
+    if content is not None and len(content) >= LARGE:
+        record = Record(record.path, record.st, node_path="/", lst=record.lst, target=record.target)
+        return b"".join(pack(record)), memoryview(content)
+    frame = b"".join(pack(record, checksum=content is not None))
+    if len(frame) > MOST:
+        raise RecordError(f"{record.path!r}: a frame of {len(frame)} bytes")
+    return frame, None
+
+
+def _parts(frame: bytes) -> Iterator[Message]:
+    view = memoryview(frame)
+    last = (len(view) - 1) // CHUNK * CHUNK
+    for at in range(0, last, CHUNK):
+        yield PART, view[at : at + CHUNK]
+    yield RECORDS, view[last:]
+
+
+def _large(frame: bytes, content: memoryview | None, name: str) -> Iterator[Message]:
+    yield BEGIN, frame
+    length = crc = 0
+    for piece in _mapped(name) if content is None else _views(content):
+        crc = crc32(piece, crc)
+        length += len(piece)
+        yield PIECE, piece
+    yield END, TAIL.pack(length, crc)
+
+
+def _views(content: memoryview) -> Iterator[memoryview]:
+    for at in range(0, len(content), CHUNK):
+        yield content[at : at + CHUNK]
+
+
+def _mapped(name: str) -> Iterator[memoryview]:
+    """The content of a file; a stretch of it stays mapped as long as somebody holds a piece.
+
+    :raises OSError: if it has gone
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        for at in range(0, size, STRETCH):
+            yield from _views(memoryview(mmap.mmap(fd, min(STRETCH, size - at), access=mmap.ACCESS_READ, offset=at)))
+    finally:
+        os.close(fd)
+
+
+def vain(wants: Sequence[Want]) -> Iterator[Message]:
+    """The messages that nothing will come for *wants*."""
+    for at in range(0, len(wants), WANTS):
+        yield VAIN, pack_wants(wants[at : at + WANTS])

@@ -1,0 +1,170 @@
+"""The stream: messages from the root to all leaders, in order, by non-blocking broadcasts.
+
+::
+
+    message = head (24 bytes, one Ibcast)  +  payload (at most CHUNK bytes, one Ibcast)
+    head    = magic, kind, payload length, sequence number
+    kinds   RECORDS  whole frames of collfs.record.wire, one after the other
+            PART     a part of one frame that is too large for a message; the RECORDS that follows ends it
+            BEGIN    the frame of a record without its content, which follows ...
+            PIECE    ... in pieces ...
+            END      ... up to here (its payload: length and crc of the content)
+            VAIN     wants that the root had and couldn't answer: nothing will come for them
+            CLOSE    the root has closed; nothing follows
+
+Every broadcast is started by the root and, in the same order, by each leader (MPI 4.1, section 6.12: matched by order
+on a communicator). Counts stay below 2 GiB, whatever the size of a file.
+
+Rules of the file: knows MPI and bytes, not records, stores or tables; nothing here waits.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from mpi4py import MPI
+
+from collfs.errors import RecordError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from collfs.record import Buffer
+
+    Message = tuple[int, Buffer]
+
+CHUNK = 8 << 20
+WINDOW = 8 * CHUNK  # bytes under way, if a thread starts what is next
+TESTED = 32  # requests that one look at them tests; the others wait for these anyway
+HEAD = struct.Struct("<4sIQQ")
+MAGIC = b"cfs1"
+RECORDS, PART, BEGIN, PIECE, END, VAIN, CLOSE = range(1, 8)
+
+
+class Sender:
+    """The root's end. Messages are queued as iterators, so that what isn't under way yet needs no memory."""
+
+    def __init__(self, comm: MPI.Intracomm, window: int | None) -> None:
+        """
+        :param window: how many bytes may be under way; None: all that is queued, since nobody comes back to send the
+        rest
+        """
+        self.comm, self.window = comm, window
+        self.sequence = 0
+        self.bytes = self.moved = self.lost = 0  # bytes sent; broadcasts completed; iterators that failed
+        self.broken = False  # interrupted or failed in the middle of a message: the leaders can't follow any more
+        self._under_way: list[tuple[MPI.Request, Buffer]] = []
+        self._flying = 0
+        self._queue: list[Iterator[Message]] = []
+
+    def submit(self, messages: Iterator[Message]) -> None:
+        """Queue *messages*. Each payload must stay unchanged until it has been sent; it is kept alive here."""
+        self._queue.append(messages)
+
+    def progress(self, most: int | None = None) -> bool:
+        """Move what is under way and start what comes next, at most some *most* bytes of it. True: nothing is left."""
+        self._reap()
+        started = 0
+        while self._queue and not self.broken:
+            if (self.window is not None and self._flying >= self.window) or (most is not None and started >= most):
+                return False
+            try:
+                message = next(self._queue[0], None)
+            except (OSError, ValueError):  # RecordError is one: a copy has gone, or a record can't travel
+                self.lost += 1
+                message = None
+            if message is None:
+                del self._queue[0]
+                continue
+            self.send(*message)
+            started += len(message[1])
+            self._reap()
+        return self.broken or not self._under_way
+
+    def send(self, kind: int, payload: Buffer) -> None:
+        """Start one message."""
+        size = len(payload)
+        if size > CHUNK:
+            raise ValueError(f"a message holds at most {CHUNK} bytes, not {size}")
+        self.broken = True  # until it is whole: Ctrl-C may come in between
+        self._start(HEAD.pack(MAGIC, kind, size, self.sequence))
+        if size:
+            self._start(payload)
+        self.sequence += 1
+        self.bytes += size
+        self.broken = False
+
+    def _start(self, buffer: Buffer) -> None:
+        request = self.comm.Ibcast([buffer, MPI.BYTE], root=0)
+        self._under_way.append((request, buffer))
+        self._flying += len(buffer)
+
+    def _reap(self) -> None:
+        while self._under_way:
+            first = self._under_way[:TESTED]
+            MPI.Request.Testsome([request for request, _ in first])
+            left = [pair for pair in first if pair[0] != MPI.REQUEST_NULL]
+            self._under_way[:TESTED] = left
+            self.moved += len(first) - len(left)
+            self._flying -= sum([len(buffer) for request, buffer in first if request == MPI.REQUEST_NULL])
+            if left:
+                return
+
+
+class Receiver:
+    """A leader's end: one message after the other."""
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self.comm = comm
+        self.closed = self.orderly = False
+        self.sequence = 0
+        self.bytes = self.missed = 0
+        self._head = bytearray(HEAD.size)
+        self._payload: bytearray | None = None
+        self._kind = 0
+        self._request: MPI.Request = MPI.REQUEST_NULL
+        self._post()
+
+    def _post(self) -> None:
+        self._request = self.comm.Ibcast([self._head, MPI.BYTE], root=0)
+
+    def take(self) -> tuple[int, bytearray] | None:
+        """The next message (kind, payload) if it has arrived, else None. After CLOSE: None, for ever.
+
+        A message out of turn is given as kind 0, and counted.
+
+        :raises RecordError: if it isn't a message; the stream can't be used any more
+        """
+        while not self.closed and self._request.Test():
+            if self._payload is None:
+                if self._open():
+                    return None
+                if self._payload:
+                    self._request = self.comm.Ibcast([self._payload, MPI.BYTE], root=0)  # type: ignore[unreachable]
+                    continue
+            payload, self._payload = self._payload or bytearray(), None
+            self.bytes += len(payload)
+            self._post()
+            return self._kind, payload
+        return None
+
+    def _open(self) -> bool:
+        """Look at a head that has arrived; True if nothing follows."""
+        magic, kind, size, sequence = HEAD.unpack(self._head)
+        if magic != MAGIC or not RECORDS <= kind <= CLOSE or size > CHUNK:
+            self.closed = True
+            raise RecordError(
+                f"message {self.sequence} of the stream: expected {MAGIC!r}, a kind from {RECORDS} to {CLOSE} and"
+                f" at most {CHUNK} bytes, found {magic!r}, {kind}, {size} bytes, number {sequence}"
+            )
+        if sequence != self.sequence:
+            self.missed += 1
+            kind = 0 if kind != CLOSE else CLOSE
+        self.sequence = sequence + 1
+        self._kind = kind
+        if kind == CLOSE:
+            self.closed = self.orderly = True
+            return True
+        self._payload = bytearray(size)
+        return False
