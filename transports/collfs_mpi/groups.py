@@ -39,6 +39,7 @@ class Groups:
         # the last one may come seconds later, from a cold start: politely, so that it isn't slowed down by those here
         arrived = comm.Ibarrier()
         wait(lambda: bool(arrived.Test()), float("inf"))
+        _free_old(comm)
         self.all = comm.Dup()
         self.all.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = self.all.Get_rank(), self.all.Get_size()
@@ -58,14 +59,32 @@ class Groups:
         #: the same on all ranks and in no other session; and whether the root stages anything
         self.token, self.served = self.all.bcast((os.urandom(6).hex(), store != "") if self.is_root else None, root)
 
-    def free(self) -> None:
-        """Give the communicators back: MPICH has some 2,000 in all. Nothing may be under way in them any more.
+    def retire(self) -> None:
+        """Give the communicators back when that is safe. Nothing of this rank may be under way in them any more."""
+        _old.append(self)
 
-        Collective by the standard; none of the MPIs that we know waits for the other ranks in it.
-        """
-        for comm in (self.leaders, self.all):
-            if comm != MPI.COMM_NULL:
-                comm.Free()
+
+_old: list[Groups] = []  # of sessions that have ended
+
+
+def _free_old(comm: MPI.Intracomm) -> None:
+    """Free the communicators of earlier sessions of the same ranks (MPICH has some 2,000 in all).
+
+    Not before: a number that is free again here, while a late message to it is on its way, goes to the next communicator
+    with that number (Open MPI 5 then ends the job, in mca_pml_ob1_add_comm). Now all ranks have come from there. The call
+    is collective by the standard, but no MPI that we know waits in it; a rank that can't free keeps the number taken.
+    """
+    mine = comm.Get_group()
+    for groups in list(_old):
+        theirs = groups.all.Get_group()
+        same = MPI.Group.Compare(theirs, mine) == MPI.IDENT
+        theirs.Free()
+        if same:
+            _old.remove(groups)
+            for old in (groups.leaders, groups.all):
+                if old != MPI.COMM_NULL:
+                    old.Free()
+    mine.Free()
 
 
 def wait(done: Callable[[], bool], seconds: float) -> bool:

@@ -35,6 +35,7 @@ LOOK = 0.05  # seconds between two looks at whether the node's stream has ended
 TAG = 7
 
 _kept: list[MPI.Request] = []  # of messages that nobody took: MPI may still read their buffers
+_left: list[Publisher | Leader] = []  # streams that didn't end well: MPI may still read or write their buffers
 
 
 class MpiTransport(Transport):
@@ -60,7 +61,7 @@ class MpiTransport(Transport):
         self._copy_of: Callable[[str], str] = lambda path: ""
         self._scratch = ""
         self._running = allocate_lock()  # held while our thread runs
-        self._closing = self._threaded = False
+        self._closing = self._threaded = self._owing = False  # owing: a report has not been taken
         self._keyval = MPI.KEYVAL_INVALID
 
     @property
@@ -136,8 +137,10 @@ class MpiTransport(Transport):
                 MPI.COMM_SELF.Delete_attr(keyval)
             MPI.Comm.Free_keyval(keyval)
             end = self._end_of_stream
-            if self.patience > 0 and not self._running.locked() and (end is None or end.orderly):
-                self.groups.free()
+            if end is not None and (self._running.locked() or not end.orderly):
+                _left.append(end)
+            elif not self._owing:
+                self.groups.retire()
         if self.leader is not None and self.leader.intake is not None:
             self.leader.intake.close()
 
@@ -260,6 +263,7 @@ class MpiTransport(Transport):
             request = groups.all.isend((self.token, report), self.root, TAG)
             _kept[:] = [old for old in _kept if not old.Test()]
             if not wait(lambda: bool(request.Test()), self.patience):
+                self._owing = True
                 _kept.append(request)
         except MPI.Exception as exc:
             self._end(exc)
@@ -277,6 +281,7 @@ class MpiTransport(Transport):
         except MPI.Exception as exc:
             self._end(exc)
         report["missing_ranks"] = [rank for rank in range(groups.size) if rank not in reports]
+        self._owing = bool(report["missing_ranks"])
         return [reports[rank] for rank in sorted(reports)]
 
     @property
