@@ -70,9 +70,10 @@ _old: list[Groups] = []  # of sessions that have ended
 def _free_old(comm: MPI.Intracomm) -> None:
     """Free the communicators of earlier sessions of the same ranks (MPICH has some 2,000 in all).
 
-    Not before: a number that is free again here, while a late message to it is on its way, goes to the next communicator
-    with that number (Open MPI 5 then ends the job, in mca_pml_ob1_add_comm). Now all ranks have come from there. The call
-    is collective by the standard, but no MPI that we know waits in it; a rank that can't free keeps the number taken.
+    Not before: a number that is free again here, while a late message to it is on its way, goes to the next
+    communicator with that number (Open MPI 5 then ends the job, in mca_pml_ob1_add_comm). Now all ranks have come from
+    there. The call is collective by the standard, but no MPI that we know waits in it; a rank that can't free keeps
+    the number taken.
     """
     mine = comm.Get_group()
     for groups in list(_old):
