@@ -28,6 +28,8 @@ class Libraries:
         """
         self.fetcher, self.library_path = fetcher, library_path
         self._done: set[str] = set()
+        # What ld.so doesn't look for again. Not read anew for each library: 140 of them made that 40 ms (measured).
+        self._loaded = {name.rpartition("/")[2] for _, name in link_map()}
         try:
             program = os.readlink("/proc/self/exe")  # in a virtual environment sys.executable is a link to it
         except OSError:
@@ -49,7 +51,7 @@ class Libraries:
             path,
             self._content,
             self._names,
-            loaded={name.rpartition("/")[2] for _, name in link_map()},  # ld.so doesn't look for them again
+            loaded=self._loaded,
             library_path=self.library_path,
             outer_rpath=self._outer_rpath,
             program_origin=self._program_origin,
@@ -57,6 +59,7 @@ class Libraries:
         )
         for wants in closure.rounds():
             self.fetcher.want(wants)
+        self._loaded.update([name.rpartition("/")[2] for name in closure.libraries])
 
     def _content(self, path: str) -> Buffer | None:
         word = self.fetcher.table.probe(path)
