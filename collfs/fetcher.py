@@ -233,11 +233,11 @@ class Fetcher:
         staged = self._take(record, epoch)
         whole = record.content is not None or record.node_path is not None
         if not error and (not staged or (whole and self.kind(record.path) != K_FILE)):
-            self._settle(record.path, epoch)
+            self._settle(record.path)
 
-    def _settle(self, path: str, epoch: int) -> None:
-        """Nothing will come for *path*: native, unless it was changed meanwhile (which is native as well)."""
-        self.stager.stage(Record(path, errno=EAGAIN), epoch)
+    def _settle(self, path: str) -> None:
+        """Nothing will come for *path*: native, whatever has changed meanwhile."""
+        self.stager.stage(Record(path, errno=EAGAIN), int(self.table.header.epoch))
 
     def exclusive(self, seconds: float) -> bool:
         """Keep other threads from writing into the table, until :meth:`release`."""
@@ -317,7 +317,7 @@ class Fetcher:
             self._told.update([_key(want) for want in todo])
         if vain and self.transport.collective:  # others await these, too
             for want in vain:
-                self._settle(want.path, epoch)
+                self._settle(want.path)
             self.transport.give_up(vain)
         if self.stager.trouble:
             self.messages.warn("stage", f"some files stay on the original file system: {self.stager.trouble}")

@@ -41,6 +41,7 @@ class Leader:
         self._deliver: Callable[[Iterable[Record]], None] = lambda records: None
         self._ended: Callable[[Exception | None], None] = lambda exc: None
         self._stop = False
+        self._missed = 0
 
     def listen(
         self, deliver: Callable[[Iterable[Record]], None], scratch: str, ended: Callable[[Exception | None], None]
@@ -83,6 +84,9 @@ class Leader:
             if receiver.closed:
                 self._ended(None)
             return False
+        if receiver.missed != self._missed:
+            self._missed = receiver.missed
+            self._deliver(intake.refuse("a message is missing"))
         records = [self._mend(record) for record in intake.add(*message)]
         if records:
             self._deliver(records)

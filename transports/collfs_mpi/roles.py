@@ -60,6 +60,7 @@ class MpiTransport(Transport):
         self._copy_of: Callable[[str], str] = lambda path: ""
         self._scratch = ""
         self._running = allocate_lock()  # held while our thread runs
+        self._any_thread = True  # whether MPI may be called by any thread
         self._closing = self._threaded = self._owing = False  # owing: a report has not been taken
         self._keyval = MPI.KEYVAL_INVALID
 
@@ -81,6 +82,7 @@ class MpiTransport(Transport):
             self.publisher = Publisher(groups.leaders, self._threaded)
         elif groups.is_leader:
             self.leader = Leader(groups.leaders, self._threaded, devices)
+        self._any_thread = groups.threads
         self.ended = not groups.served  # a root that redirects nothing stages nothing
         self._end_with_mpi()
         os.environ[RANK_PID] = str(self.pid)
@@ -228,13 +230,12 @@ class MpiTransport(Transport):
     def step(self) -> bool:
         """While a path is awaited: take what has arrived, if no thread does. False: nothing will come to this thread."""
         now, leader = time.monotonic(), self.leader
+        if not self._any_thread and get_ident() != self.main:
+            return False
         if leader is not None:
             leader.hurry = now
-            if not self._threaded and not self.ended:
-                if get_ident() != self.main:
-                    return False
-                while leader.pump():
-                    pass
+            while not self.ended and leader.pump():
+                pass
         elif now - self._looked > LOOK:
             self._looked = now
             self.ended = self.ended or os.path.exists(self._ended_file)

@@ -131,7 +131,7 @@ class Receiver:
     def take(self) -> tuple[int, bytearray] | None:
         """The next message (kind, payload) if it has arrived, else None. After CLOSE: None, for ever.
 
-        A message out of turn is given as kind 0, and counted.
+        A gap in the numbers is counted in ``missed``; the message after it is given all the same.
 
         :raises RecordError: if it isn't a message; the stream can't be used any more
         """
@@ -159,7 +159,6 @@ class Receiver:
             )
         if sequence != self.sequence:
             self.missed += 1
-            kind = 0 if kind != CLOSE else CLOSE
         self.sequence = sequence + 1
         self._kind = kind
         if kind == CLOSE:
