@@ -314,7 +314,7 @@ class Fetcher:
         self._vain.update(vain)
         self.unanswered += len(vain)
         if self._told is not None:
-            self._told.update([_key(want) for want in todo])
+            self._told.update([_key(want) for want in todo if want.aspect != META])
         if vain and self.transport.collective:  # others await these, too
             for want in vain:
                 self._settle(want.path)

@@ -139,9 +139,7 @@ class Transport:
         :raises TransportUnavailable: if this transport can't work here; the message says what to do
         """
 
-    def listen(
-        self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]
-    ) -> None:
+    def listen(self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]) -> None:
         """Called once, when the store can take records. Default: nothing.
 
         :param deliver: stages records that come by themselves; may be called from any thread

@@ -69,9 +69,7 @@ def run(run_command: Callable[..., Result], tmp_path: Path, name: str, *before: 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * LIMIT + 60)
 @pytest.mark.skipif(not have_tests, reason="this Python came without its own tests")
-def test_cpythons_own_tests_end_alike_under_collfs(
-    run_command: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_cpythons_own_tests_end_alike_under_collfs(run_command: Callable[..., Result], tmp_path: Path) -> None:
     plain = run(run_command, tmp_path, "plain")
     report = tmp_path / "report.json"
     options = ("--prefix", str(Path(os.__file__).parent), "--manifest", "none", "--report", str(report))

@@ -102,7 +102,7 @@ def work(folder: str, number: int, what: str, index: int) -> None:
     name = f"s{number}"
     if what == "module":
         module = __import__(f"{name}m{index}")
-        assert module.VALUE == value(number, index), (module, module.VALUE)
+        assert value(number, index) == module.VALUE, (module, module.VALUE)
         assert module.__file__ == f"{folder}/{name}m{index}.py", module.__file__
     elif what == "file":
         with open(f"{folder}/data{index}", "rb") as file:

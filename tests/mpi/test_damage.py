@@ -19,11 +19,12 @@ count = 0
 def send(self, a_kind, payload):
     global count
     payload = bytearray(payload)
-    if a_kind == kind and len(payload) > 100:
+    if a_kind == kind and (a_kind != 1 or b"VALUE" in payload):
         count += 1
         if count == nth:
             mpirank.emit(damaged=len(payload))
-            if what == "flip in the middle": payload[len(payload) // 2] ^= 0x10
+            if what == "flip in the content": payload[payload.find(b"VALUE") + 3] ^= 0x10
+            elif what == "flip in the middle": payload[len(payload) // 2] ^= 0x10
             elif what == "flip at the start": payload[0] ^= 1
             elif what == "flip at the end": payload[-1] ^= 0x80
             elif what == "cut": del payload[len(payload) // 2:]
@@ -49,7 +50,17 @@ mpirank.comm.barrier()
 """
 
 RECORDS, PIECE = 1, 4
-BAD = ["flip in the middle", "flip at the start", "flip at the end", "cut", "grown", "lost", "out of turn", "unknown kind"]
+BAD = [
+    "flip in the content",
+    "flip in the middle",
+    "flip at the start",
+    "flip at the end",
+    "cut",
+    "grown",
+    "lost",
+    "out of turn",
+    "unknown kind",
+]
 
 
 @pytest.mark.timeout(60)

@@ -93,6 +93,23 @@ told(session)
     assert silent(ended) == {}
 
 
+def test_bytecode_that_the_root_has_just_written_is_not_awaited(mpirun, tree):
+    ended = mpirun(
+        4,
+        ONE
+        + """
+session = mpirank.start(**options)
+if rank == 0: work(*[("module", i) for i in range(8)])
+comm.barrier()
+if rank: work(*[("module", i) for i in range(8)])
+told(session)
+comm.barrier()
+""",
+        tree,
+    )
+    assert silent(ended) == {}
+
+
 def test_a_rank_that_skips_an_import_and_enters_a_barrier_holds_nobody_up(mpirun, tree):
     for skips in (0, 2, 3):
         ended = mpirun(

@@ -74,7 +74,9 @@ def test_three_gibibytes_arrive_intact_on_every_node_in_bounded_memory(mpirun, t
         assert told["anon"] < 400 << 10, (rank, told["anon"])
         assert told["shared"] < 400 << 10, (rank, told["shared"])
     assert ended.ranks[2]["received"]["bytes_received"] >= 3 * GIB
-    print("private memory above the start, MiB:", [told["anon"] >> 10 for told in ended.ranks], f"{ended.seconds:.0f} s")
+    print(
+        "private memory above the start, MiB:", [told["anon"] >> 10 for told in ended.ranks], f"{ended.seconds:.0f} s"
+    )
 
 
 NAMES = 60_000
@@ -157,5 +159,3 @@ def test_one_large_file_under_two_names_is_one_file_on_every_node(mpirun, tmp_pa
     ended = mpirun(4, TWICE, str(tmp_path / "data"))
     for told in ended.ranks:
         assert len(set(told["inodes"])) == 1, "ld.so would load it twice"
-
-

@@ -54,4 +54,9 @@ def _copy(source: int, target: int) -> int:
 
 
 def _same(now: os.stat_result, st: Stat) -> bool:
-    return (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino) == (st.st_size, st.st_mtim, st.st_ctim, st.st_ino)
+    return (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino) == (
+        st.st_size,
+        st.st_mtim,
+        st.st_ctim,
+        st.st_ino,
+    )

@@ -104,9 +104,7 @@ class MpiTransport(Transport):
         self._keyval = MPI.Comm.Create_keyval(delete_fn=delete)
         MPI.COMM_SELF.Set_attr(self._keyval, True)
 
-    def listen(
-        self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]
-    ) -> None:
+    def listen(self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]) -> None:
         """The store is ready: records that arrive go to *deliver*; large ones are written below *scratch* first."""
         self._copy_of, self._scratch = copy_of, scratch
         if self.leader is not None:
