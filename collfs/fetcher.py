@@ -10,7 +10,7 @@ One process of a node fetches at a time (the write lock of its store), so every 
 next finds it in the table. Whatever goes wrong leaves the path native; what was asked for in vain isn't asked for
 again.
 
-`patience` limits silence: a wait goes on as long as the table grows meanwhile. Where others fill the table: awaiting.py.
+`patience` limits silence: a wait goes on as long as the table grows meanwhile. Where others fill it: awaiting.py.
 
 Rules of the file: never raises but KeyboardInterrupt and its kin; never called in a hooked call, only from triggers and
 the session; a thread that is fetching doesn't trigger itself.
@@ -355,7 +355,7 @@ class Fetcher:
         self.messages.warn("dead", why)
 
     def forgive(self, path: str = "") -> None:
-        """What was asked for in vain may be asked for again: somebody says that files have changed, *path* above all."""
+        """What was asked for in vain may be asked for again: somebody says that files have changed, such as *path*."""
         self._vain.clear()
         if self._told:
             self._told = {key for key in self._told if key.rstrip("/") != path and not key.startswith(path + "/")}

@@ -148,7 +148,7 @@ class Transport:
         """
 
     def gather(self, report: dict[str, object]) -> list[dict[str, object]] | None:
-        """The reports of all processes on the one that writes them, None on the others. Default: each writes its own."""
+        """The reports of all processes on the one that writes them, else None. Default: each writes its own."""
         return [report]
 
     def publish(self, records: Iterable[Record]) -> None:
@@ -165,7 +165,7 @@ class Transport:
         return True
 
     def abandon(self, exc: BaseException | None = None) -> None:
-        """This process is ending by an error: :meth:`gather` and :meth:`close`, which follow, must not wait for anybody.
+        """This process is ending by an error: :meth:`gather` and :meth:`close`, which follow, must wait for nobody.
 
         :param exc: given by ``collfs run``: what the program raised; a collective transport ends the whole job with it
         """

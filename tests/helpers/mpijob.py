@@ -1,7 +1,7 @@
 """Run a program on several ranks by the mpiexec beside this Python, and end it whatever happens.
 
-Rules of the file: never imports mpi4py; ends only what it started: mpiexec's process group, and ranks that have told their
-pid and still carry the mark of this run in their environment.
+Rules of the file: never imports mpi4py; ends only what it started: mpiexec's process group, and ranks that have told
+their pid and still carry the mark of this run in their environment.
 """
 
 from __future__ import annotations

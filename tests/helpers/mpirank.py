@@ -1,7 +1,7 @@
 """What every program of tests/mpi begins with: MPI, a node for each pair of ranks, and a way to tell the test things.
 
-"Nodes" are stores of their own on one machine: leaders are found by shared memory *and* store, so ranks that don't share
-a store don't share a node.
+"Nodes" are stores of their own on one machine: leaders are found by shared memory *and* store, so ranks that don't
+share a store don't share a node.
 
 Rules of the file: imported by ranks only, never by pytest.
 """

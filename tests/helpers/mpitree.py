@@ -1,7 +1,7 @@
 """A small managed tree of modules, and plans of what each rank does with it.
 
-A plan is made from a seed and is the same on all ranks: every rank passes the same barriers, and between two of them does
-whatever the dice say: imports in an order of its own, a subset, nothing, or reads of data files.
+A plan is made from a seed and is the same on all ranks: every rank passes the same barriers, and between two of them
+does whatever the dice say: imports in an order of its own, a subset, nothing, or reads of data files.
 
 Rules of the file: pure Python, no MPI; the parent makes trees, the ranks make plans.
 """

@@ -44,8 +44,8 @@ for index in range(4):
 with open(f"{folder}/large", "rb") as file:
     assert file.read() == bytes(range(256)) * (12 << 12)
 counters = session.transport.counters()
-mpirank.emit(refused=counters["refused"], failure=session.transport.failure, native=mpirank.native(), role=session.transport.role,
-             silences=session.fetcher.silences)
+mpirank.emit(refused=counters["refused"], failure=session.transport.failure, native=mpirank.native(),
+             role=session.transport.role, silences=session.fetcher.silences)
 mpirank.comm.barrier()
 """
 
@@ -71,7 +71,7 @@ def test_a_damaged_message_is_refused_and_the_program_is_right(mpirun, tmp_path,
     mpitree.make_tree(folder, 0)
     (folder / "large").write_bytes(bytes(range(256)) * (12 << 12))
     ended = mpirun(4, PROGRAM, str(folder), what, str(kind), "2" if kind == RECORDS else "1", timeout=40)
-    root, own, leader, rank = ended.ranks
+    root, own, leader, _ = ended.ranks
     assert root["damaged"]
     assert leader["role"] == "leader"
     assert leader["refused"] >= 1

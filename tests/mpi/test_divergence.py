@@ -1,7 +1,7 @@
 """Ranks that part ways: file system calls, never a hang, and the report says who and what.
 
-The trees are tiny and fresh, so that a schedule takes a fraction of a second; patience is short, because a silence is what
-is tested.
+The trees are tiny and fresh, so that a schedule takes a fraction of a second; patience is short, because a silence
+is what is tested.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What doesn't fit into one message, or into memory: files above 2 GiB, listings above a chunk, files over the limit."""
+"""What doesn't fit into one message, or into memory: files above 2 GiB, long listings, files over the limit."""
 
 from __future__ import annotations
 

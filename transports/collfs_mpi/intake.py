@@ -39,7 +39,7 @@ class Intake:
         self._parts = bytearray()
 
     def add(self, kind: int, payload: bytearray) -> list[Record]:
-        """The records that are complete with this message. Never raises: a full store costs a record, not the stream."""
+        """The records that are complete with this message. Never raises: a full store costs a record only."""
         try:
             if kind == RECORDS:
                 return self._whole(payload)

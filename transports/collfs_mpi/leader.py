@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 from collfs.errors import RecordError
 
-from .groups import LONG, SHORT, wait
+from .groups import LONG, SHORT, wait_while_moving
 from .intake import Intake
 from .stream import Receiver
 
@@ -29,7 +29,7 @@ HURRY = 1.0  # so long after a want of this process it looks more often
 class Leader:
     """A leader's end of the stream."""
 
-    def __init__(self, leaders: MPI.Intracomm, threaded: bool, devices: dict[int, int]) -> None:
+    def __init__(self, leaders: MPI.Comm, threaded: bool, devices: dict[int, int]) -> None:
         """
         :param threaded: whether a thread calls :meth:`run`
         :param devices: ``st_dev`` of the root's node -> the same file system's on this node
@@ -81,7 +81,7 @@ class Leader:
             self._ended(exc)
             return False
         if message is None:
-            if receiver.closed:
+            if receiver.orderly:
                 self._ended(None)
             return False
         if receiver.missed != self._missed:
@@ -106,12 +106,12 @@ class Leader:
     def finish(self, patience: float) -> None:
         """Take what comes until the stream is closed; give up when it has been silent for *patience*."""
         receiver = self.receiver
-        while not receiver.closed:
-            before = (receiver.sequence, receiver.bytes)
-            if not wait(
-                lambda: receiver.closed or (receiver.sequence, receiver.bytes) != before or self.pump(), patience
-            ):
-                return
+
+        def closed() -> bool:
+            self.pump()
+            return receiver.closed
+
+        wait_while_moving(closed, lambda: (receiver.sequence, receiver.bytes), patience)
 
     def stop(self) -> None:
         """End the thread."""

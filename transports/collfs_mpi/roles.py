@@ -2,7 +2,7 @@
 
 Rules of the file: after :meth:`MpiTransport.open` nothing is collective but :meth:`MpiTransport.gather` and
 :meth:`MpiTransport.close`, and those wait for ``patience`` at most where it is silent; MPI is called by the thread that
-the thread level allows and by no other, and in a forked child by none. A failure of MPI ends the stream, not the program.
+the thread level allows and by no other, and in a forked child by none. A failure of MPI ends the stream only.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class MpiTransport(Transport):
             self._running.release()
 
     def close(self) -> None:
-        """The root says that nothing follows; leaders take the rest. Waits for ``patience`` at most where it is silent."""
+        """The root says that nothing follows; leaders take the rest. Waits for ``patience`` at most in silence."""
         if self.groups is None or os.getpid() != self.pid or self._keyval == MPI.KEYVAL_INVALID:
             return
         self._hang_up()
@@ -226,7 +226,7 @@ class MpiTransport(Transport):
     # -- who follows ---------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """While a path is awaited: take what has arrived, if no thread does. False: nothing will come to this thread."""
+        """While a path is awaited: take what has arrived, if no thread does. False: nothing comes to this thread."""
         now, leader = time.monotonic(), self.leader
         if not self._any_thread and get_ident() != self.main:
             return False

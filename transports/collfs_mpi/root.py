@@ -1,7 +1,8 @@
 """The root's side: what it stages is told to all leaders, and nobody is waited for.
 
-With a thread, the one that wants something starts the first megabyte itself and leaves the rest to the thread, which keeps
-a window of bytes under way. Without (below MPI_THREAD_MULTIPLE) all is started at once, since nobody comes back for it.
+With a thread, the one that wants something starts the first megabyte itself and leaves the rest to the thread, which
+keeps a window of bytes under way. Without (below MPI_THREAD_MULTIPLE) all is started at once, since nobody comes back
+for it.
 
 Rules of the file: one thread at a time with the sender; no wait without a limit; what MPI raises ends the stream only.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import time
 from _thread import allocate_lock, get_ident
 
-from .groups import SHORT, wait
+from .groups import SHORT, wait_while_moving
 from .outgoing import held, messages, parcels, vain
 from .stream import CHUNK, CLOSE, WINDOW, Sender
 
@@ -33,7 +34,7 @@ IDLE = 0.02  # seconds between two looks of the thread, if nobody wakes it
 class Publisher:
     """The root's end of the stream."""
 
-    def __init__(self, leaders: MPI.Intracomm, threaded: bool) -> None:
+    def __init__(self, leaders: MPI.Comm, threaded: bool) -> None:
         """
         :param threaded: whether a thread calls :meth:`run`
         """
@@ -124,10 +125,7 @@ class Publisher:
         if self.alone:
             return
         self.say_goodbye()
-        while not self._progress():
-            moved = self.sender.moved
-            if not wait(lambda: self._progress() or self.sender.moved != moved, patience):
-                return
+        wait_while_moving(self._progress, lambda: self.sender.moved, patience)
 
     def fail(self) -> None:
         """No more MPI."""

@@ -12,8 +12,8 @@
             VAIN     wants that the root had and couldn't answer: nothing will come for them
             CLOSE    the root has closed; nothing follows
 
-Every broadcast is started by the root and, in the same order, by each leader (MPI 4.1, section 6.12: matched by order on a
-communicator). Counts stay below 2 GiB, whatever the size of a file.
+Every broadcast is started by the root and, in the same order, by each leader (MPI 4.1, section 6.12: matched by order
+on a communicator). Counts stay below 2 GiB, whatever the size of a file.
 
 Rules of the file: knows MPI and bytes, not records, stores or tables; nothing here waits.
 """
@@ -45,9 +45,9 @@ RECORDS, PART, BEGIN, PIECE, END, VAIN, CLOSE = range(1, 8)
 class Sender:
     """The root's end. Messages are queued as iterators, so that what isn't under way yet needs no memory."""
 
-    def __init__(self, comm: MPI.Intracomm, window: int | None) -> None:
+    def __init__(self, comm: MPI.Comm, window: int | None) -> None:
         """
-        :param window: how many bytes may be under way; None: all that is queued, since nobody comes back to send the rest
+        :param window: how many bytes may be under way; None: all that is queued, as nobody comes back for the rest
         """
         self.comm, self.window = comm, window
         self.sequence = 0
@@ -114,7 +114,7 @@ class Sender:
 class Receiver:
     """A leader's end: one message after the other."""
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
+    def __init__(self, comm: MPI.Comm) -> None:
         self.comm = comm
         self.closed = self.orderly = False
         self.sequence = 0
@@ -137,19 +137,21 @@ class Receiver:
         """
         while not self.closed and self._request.Test():
             if self._payload is None:
-                if self._open():
+                size = self._open()
+                if size < 0:
                     return None
-                if self._payload:
+                self._payload = bytearray(size)
+                if size:
                     self._request = self.comm.Ibcast([self._payload, MPI.BYTE], root=0)
                     continue
-            payload, self._payload = self._payload or bytearray(), None
+            payload, self._payload = self._payload, None
             self.bytes += len(payload)
             self._post()
             return self._kind, payload
         return None
 
-    def _open(self) -> bool:
-        """Look at a head that has arrived; True if nothing follows."""
+    def _open(self) -> int:
+        """Look at a head that has arrived: the length of its payload, -1 if nothing follows."""
         magic, kind, size, sequence = HEAD.unpack(self._head)
         if magic != MAGIC or not RECORDS <= kind <= CLOSE or size > CHUNK:
             self.closed = True
@@ -163,6 +165,5 @@ class Receiver:
         self._kind = kind
         if kind == CLOSE:
             self.closed = self.orderly = True
-            return True
-        self._payload = bytearray(size)
-        return False
+            return -1
+        return int(size)
