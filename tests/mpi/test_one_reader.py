@@ -47,7 +47,8 @@ except OSError:
 native = mpirank.native()
 native = {name: native[name] - before.get(name, 0) for name in native if native[name] != before.get(name, 0)}
 mpirank.emit(native=native, misses=session.store.table.misses()[misses:], role=session.transport.role,
-             ops=session.transport.reader.ops, answer=answer, files=files, silences=session.fetcher.silences, staged=session.fetcher.fetched)
+             ops=session.transport.reader.ops, answer=answer, files=files,
+             silences=session.fetcher.silences, staged=session.fetcher.fetched)
 os.stat(os.environ["MARK"])
 mpirank.comm.barrier()
 import collfs

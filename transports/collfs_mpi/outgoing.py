@@ -17,8 +17,7 @@ from collfs.errors import RecordError
 from collfs.record import Record
 from collfs.record.wire import pack, pack_wants
 
-from .intake import MOST, TAIL
-from .stream import BEGIN, CHUNK, END, PART, PIECE, RECORDS, VAIN
+from .kinds import BEGIN, CHUNK, END, MOST, PART, PIECE, RECORDS, TAIL, VAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

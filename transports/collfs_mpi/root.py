@@ -13,8 +13,9 @@ import time
 from _thread import allocate_lock, get_ident
 
 from .groups import SHORT, wait_while_moving
+from .kinds import CHUNK, CLOSE
 from .outgoing import held, messages, parcels, vain
-from .stream import CHUNK, CLOSE, WINDOW, Sender
+from .stream import WINDOW, Sender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

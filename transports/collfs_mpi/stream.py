@@ -1,30 +1,18 @@
 """The stream: messages from the root to all leaders, in order, by non-blocking broadcasts.
 
-::
-
-    message = head (24 bytes, one Ibcast)  +  payload (at most CHUNK bytes, one Ibcast)
-    head    = magic, kind, payload length, sequence number
-    kinds   RECORDS  whole frames of collfs.record.wire, one after the other
-            PART     a part of one frame that is too large for a message; the RECORDS that follows ends it
-            BEGIN    the frame of a record without its content, which follows ...
-            PIECE    ... in pieces ...
-            END      ... up to here (its payload: length and crc of the content)
-            VAIN     wants that the root had and couldn't answer: nothing will come for them
-            CLOSE    the root has closed; nothing follows
-
 Every broadcast is started by the root and, in the same order, by each leader (MPI 4.1, section 6.12: matched by order
-on a communicator). Counts stay below 2 GiB, whatever the size of a file.
+on a communicator).
 
 Rules of the file: knows MPI and bytes, not records, stores or tables; nothing here waits.
 """
 
 from __future__ import annotations
 
-import struct
-
 from mpi4py import MPI
 
 from collfs.errors import RecordError
+
+from .kinds import CHUNK, CLOSE, HEAD, MAGIC, RECORDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,12 +22,8 @@ if TYPE_CHECKING:
 
     Message = tuple[int, Buffer]
 
-CHUNK = 8 << 20
 WINDOW = 8 * CHUNK  # bytes under way, if a thread starts what is next
 TESTED = 32  # requests that one look at them tests; the others wait for these anyway
-HEAD = struct.Struct("<4sIQQ")
-MAGIC = b"cfs1"
-RECORDS, PART, BEGIN, PIECE, END, VAIN, CLOSE = range(1, 8)
 
 
 class Sender:
