@@ -10,8 +10,7 @@ One process of a node fetches at a time (the write lock of its store), so every 
 next finds it in the table. Whatever goes wrong leaves the path native; what was asked for in vain isn't asked for
 again.
 
-`patience` limits silence: a wait goes on as long as the table grows meanwhile. Where others fill the table:
-awaiting.py.
+`patience` limits silence: a wait goes on as long as the table grows meanwhile. Where others fill it: awaiting.py.
 
 Rules of the file: never raises but KeyboardInterrupt and its kin; never called in a hooked call, only from triggers and
 the session; a thread that is fetching doesn't trigger itself.
@@ -234,11 +233,11 @@ class Fetcher:
         staged = self._take(record, epoch)
         whole = record.content is not None or record.node_path is not None
         if not error and (not staged or (whole and self.kind(record.path) != K_FILE)):
-            self._settle(record.path, epoch)
+            self._settle(record.path)
 
-    def _settle(self, path: str, epoch: int) -> None:
-        """Nothing will come for *path*: native, unless it was changed meanwhile (which is native as well)."""
-        self.stager.stage(Record(path, errno=EAGAIN), epoch)
+    def _settle(self, path: str) -> None:
+        """Nothing will come for *path*: native, whatever has changed meanwhile."""
+        self.stager.stage(Record(path, errno=EAGAIN), int(self.table.header.epoch))
 
     def exclusive(self, seconds: float) -> bool:
         """Keep other threads from writing into the table, until :meth:`release`."""
@@ -315,10 +314,10 @@ class Fetcher:
         self._vain.update(vain)
         self.unanswered += len(vain)
         if self._told is not None:
-            self._told.update([_key(want) for want in todo])
+            self._told.update([_key(want) for want in todo if want.aspect != META])
         if vain and self.transport.collective:  # others await these, too
             for want in vain:
-                self._settle(want.path, epoch)
+                self._settle(want.path)
             self.transport.give_up(vain)
         if self.stager.trouble:
             self.messages.warn("stage", f"some files stay on the original file system: {self.stager.trouble}")
@@ -356,10 +355,7 @@ class Fetcher:
         self.messages.warn("dead", why)
 
     def forgive(self, path: str = "") -> None:
-        """What was asked for in vain may be asked for again.
-
-        Somebody says that files have changed, *path* above all.
-        """
+        """What was asked for in vain may be asked for again: somebody says that files have changed, such as *path*."""
         self._vain.clear()
         if self._told:
             self._told = {key for key in self._told if key.rstrip("/") != path and not key.startswith(path + "/")}

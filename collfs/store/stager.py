@@ -110,10 +110,7 @@ class Stager:
         return path
 
     def _adopt(self, name: str, st: Stat) -> str | None:
-        """The copy that *name* is.
-
-        One that was written into this store gets the name that :meth:`_copy` would give it.
-        """
+        """The copy that *name* is: one that lies in this store already gets the name that :meth:`_copy` would give."""
         folder = self.store.path + "/f/"
         if not name.startswith(folder):
             return name

@@ -148,10 +148,7 @@ class Transport:
         """
 
     def gather(self, report: dict[str, object]) -> list[dict[str, object]] | None:
-        """The reports of all processes on the one that writes them, None on the others.
-
-        Default: each writes its own.
-        """
+        """The reports of all processes on the one that writes them, else None. Default: each writes its own."""
         return [report]
 
     def publish(self, records: Iterable[Record]) -> None:

@@ -2,8 +2,7 @@
 
 ``sysconfig``, when it is imported, calls ``os.path.realpath`` on the interpreter and its directory, one lstat for each
 component (Lib/sysconfig: ``_safe_realpath``), and looks whether the interpreter lies in its build tree (two stats,
-``is_python_build``). In a collective session the root wants these first, so that every rank has them before anything
-else.
+``is_python_build``). In a collective session the root wants these first, so that every rank has them before all else.
 """
 
 from __future__ import annotations

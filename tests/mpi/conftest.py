@@ -21,10 +21,7 @@ PATIENCE = 30  # seconds that a test waits for a small job
 
 @pytest.fixture
 def mpistart(tmp_path: Path) -> Iterator[Callable[..., Job]]:
-    """Start a job: (ranks, program text or words of Python, ...) as :class:`mpijob.Job`.
-
-    Ended at the end, in any case.
-    """
+    """Start a job: (ranks, program text or words of Python, ...) as :class:`mpijob.Job`. Ended in any case."""
     reason = mpijob.why_not()
     if reason:
         pytest.skip(reason)

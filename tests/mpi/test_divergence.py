@@ -1,7 +1,7 @@
 """Ranks that part ways: file system calls, never a hang, and the report says who and what.
 
-The trees are tiny and fresh, so that a schedule takes a fraction of a second; patience is short, because a silence is
-what is tested.
+The trees are tiny and fresh, so that a schedule takes a fraction of a second; patience is short, because a silence
+is what is tested.
 """
 
 from __future__ import annotations
@@ -87,6 +87,23 @@ if rank % 2: mine.reverse()
 if rank == 2: mine = mine[5:] + mine[:5]
 work(*mine)
 told(session)
+""",
+        tree,
+    )
+    assert silent(ended) == {}
+
+
+def test_bytecode_that_the_root_has_just_written_is_not_awaited(mpirun, tree):
+    ended = mpirun(
+        4,
+        ONE
+        + """
+session = mpirank.start(**options)
+if rank == 0: work(*[("module", i) for i in range(8)])
+comm.barrier()
+if rank: work(*[("module", i) for i in range(8)])
+told(session)
+comm.barrier()
 """,
         tree,
     )

@@ -74,8 +74,9 @@ def test_three_gibibytes_arrive_intact_on_every_node_in_bounded_memory(mpirun, t
         assert told["anon"] < 400 << 10, (rank, told["anon"])
         assert told["shared"] < 400 << 10, (rank, told["shared"])
     assert ended.ranks[2]["received"]["bytes_received"] >= 3 * GIB
-    grown = [told["anon"] >> 10 for told in ended.ranks]
-    print("private memory above the start, MiB:", grown, f"{ended.seconds:.0f} s")
+    print(
+        "private memory above the start, MiB:", [told["anon"] >> 10 for told in ended.ranks], f"{ended.seconds:.0f} s"
+    )
 
 
 NAMES = 60_000

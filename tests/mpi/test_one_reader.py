@@ -1,6 +1,4 @@
-"""The promise.
-
-After the hooks are live nobody but the root touches the original files, counted by strace and by collfs.
+"""The promise: with live hooks nobody but the root touches the original files, counted by strace and by collfs.
 
 Each rank makes one stat of a path of its own right after ``initialize``; what comes later in its trace counts.
 """
@@ -46,10 +44,11 @@ except OSError:
 """
     + WORK
     + """
-native = {name: count - before.get(name, 0) for name, count in mpirank.native().items() if count != before.get(name, 0)}
+native = mpirank.native()
+native = {name: native[name] - before.get(name, 0) for name in native if native[name] != before.get(name, 0)}
 mpirank.emit(native=native, misses=session.store.table.misses()[misses:], role=session.transport.role,
-ops=session.transport.reader.ops, answer=answer,
-             files=files, silences=session.fetcher.silences, staged=session.fetcher.fetched)
+             ops=session.transport.reader.ops, answer=answer, files=files,
+             silences=session.fetcher.silences, staged=session.fetcher.fetched)
 os.stat(os.environ["MARK"])
 mpirank.comm.barrier()
 import collfs

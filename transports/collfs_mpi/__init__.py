@@ -7,10 +7,10 @@
               Ibcast, never waits  stage it in their node's store
 
 Only the root and the leaders exchange messages, over communicators of their own (:mod:`.groups`); what they exchange
-is a stream of records (:mod:`.stream`). The root publishes what it stages for itself and waits for nobody. A rank that
-wants a path waits until its node's table knows it, as long as the stream moves and for ``patience`` seconds when it
-is silent; then that path goes native, the event is counted and reported, and the next silent wait is an eighth of
-that. So ranks that diverge cost file-system calls, never a hang.
+is a stream of records (:mod:`.kinds`, :mod:`.stream`). The root publishes what it stages for itself and waits for
+nobody. A rank that wants a path waits until its node's table knows it, as long as the stream moves and for ``patience``
+seconds when it is silent; then that path goes native, the event is counted and reported, and the next silent wait is an
+eighth of that. So ranks that diverge cost file-system calls, never a hang.
 
 With MPI_THREAD_MULTIPLE (what mpi4py asks for by itself) a thread of each leader receives, and one of the root moves
 what is under way. Below that, MPI is called by the main thread only, inside its own wants; other threads' wants go
@@ -54,8 +54,8 @@ def transport(options: TransportOptions) -> Transport:
         raise TransportUnavailable("transport 'mpi' works between MPI_Init and MPI_Finalize only")
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE and not MPI.Is_thread_main():
         raise TransportUnavailable(
-            "transport 'mpi' needs MPI_THREAD_MULTIPLE outside the thread of MPI_Init: call initialize there, or"
-            " let mpi4py ask for it (mpi4py.rc.thread_level = 'multiple')"
+            "transport 'mpi' needs MPI_THREAD_MULTIPLE in another thread than that of MPI_Init: call initialize there,"
+            " or let mpi4py ask for it (mpi4py.rc.thread_level = 'multiple')"
         )
     comm = getattr(options, "comm", None)
     if comm is None:

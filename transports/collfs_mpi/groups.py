@@ -9,8 +9,8 @@
 
 Rules of the file: collective calls happen in :class:`Groups` only; a wait spins briefly, then sleeps, because a rank
 that waits inside a blocking call makes the working one 3 to 9 times slower on an oversubscribed machine (measured:
-MPICH, Intel MPI, 16 ranks on 2 cores). An error of MPI is an exception of mpi4py, whatever the user's communicator
-does with it.
+MPICH, Intel MPI, 16 ranks on 2 cores). An error of MPI is an exception of mpi4py, whatever the user's communicator does
+with it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Groups:
         self.is_leader = self.is_root or (same.Get_rank() == 0 and store != "")
         same.Free()
         node.Free()
-        self.leaders: MPI.Intracomm = self.all.Split(0 if self.is_leader else MPI.UNDEFINED, key)  # type: ignore[assignment]
+        self.leaders = self.all.Split(0 if self.is_leader else MPI.UNDEFINED, key)
         if self.is_leader:
             self.leaders.Set_errhandler(MPI.ERRORS_RETURN)
         self.threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
@@ -70,10 +70,9 @@ _old: list[Groups] = []  # of sessions that have ended
 def _free_old(comm: MPI.Intracomm) -> None:
     """Free the communicators of earlier sessions of the same ranks (MPICH has some 2,000 in all).
 
-    Not before: a number that is free again here, while a late message to it is on its way, goes to the next
-    communicator with that number (Open MPI 5 then ends the job, in mca_pml_ob1_add_comm). Now all ranks have come from
-    there. The call is collective by the standard, but no MPI that we know waits in it; a rank that can't free keeps
-    the number taken.
+    Not before: a late message to a number that is free again goes to the next communicator with that number, and Open
+    MPI 5 then ends the job (in mca_pml_ob1_add_comm). Now all ranks have come from there. The call is collective by the
+    standard, but no MPI that we know waits in it; a rank that can't free keeps the number taken.
     """
     mine = comm.Get_group()
     for groups in list(_old):
@@ -99,4 +98,13 @@ def wait(done: Callable[[], bool], seconds: float) -> bool:
         if passed > SPIN:
             time.sleep(min(pause, seconds))
             pause = min(pause * 1.3, LONG)
+    return True
+
+
+def wait_while_moving(done: Callable[[], bool], sign: Callable[[], object], seconds: float) -> bool:
+    """As :func:`wait`, but the limit is on silence: on the time for which *sign* stays the same."""
+    while not done():
+        before = sign()
+        if not wait(lambda before=before: done() or sign() != before, seconds):  # type: ignore[misc]
+            return False
     return True

@@ -7,7 +7,6 @@ goes on. Nothing is believed for its length: memory and files grow with what has
 from __future__ import annotations
 
 import os
-import struct
 from binascii import crc32
 from errno import EAGAIN
 
@@ -15,10 +14,7 @@ from collfs.errors import RecordError
 from collfs.record import Record
 from collfs.record.wire import unpack, unpack_all, unpack_wants
 
-from .stream import BEGIN, END, PART, PIECE, RECORDS, VAIN
-
-TAIL = struct.Struct("<QI")  # payload of END: length and crc32 of the content
-MOST = 256 << 20  # bytes of one frame: a listing of some two million names
+from .kinds import BEGIN, END, MOST, PART, PIECE, RECORDS, TAIL, VAIN
 
 
 class Intake:
@@ -39,10 +35,7 @@ class Intake:
         self._parts = bytearray()
 
     def add(self, kind: int, payload: bytearray) -> list[Record]:
-        """The records that are complete with this message.
-
-        Never raises: a full store costs a record, not the stream.
-        """
+        """The records that are complete with this message. Never raises: a full store costs a record only."""
         try:
             if kind == RECORDS:
                 return self._whole(payload)
@@ -56,8 +49,6 @@ class Intake:
                 return self._end(payload)
             elif kind == VAIN:
                 return [Record(want.path, errno=EAGAIN) for want in unpack_wants(payload)]
-            else:
-                raise RecordError("a message came out of turn")
         except (RecordError, OSError) as exc:
             return self.refuse(str(exc))
         return []

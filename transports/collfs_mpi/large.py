@@ -15,10 +15,7 @@ PIECE = 8 << 20
 
 
 def copy_large(path: str, st: Stat, copy: str) -> str | None:
-    """Copy the original of *path*, whose metadata is *st*, to *copy*; its name.
-
-    Or None if that failed or it changed.
-    """
+    """Copy the original of *path*, whose metadata is *st*, to *copy*; its name, or None if that failed."""
     try:
         source = os.open("/" + path, os.O_RDONLY | os.O_CLOEXEC)  # the native spelling
     except OSError:

@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 from collfs.errors import RecordError
 
-from .groups import LONG, SHORT, wait
+from .groups import LONG, SHORT, wait_while_moving
 from .intake import Intake
 from .stream import Receiver
 
@@ -29,7 +29,7 @@ HURRY = 1.0  # so long after a want of this process it looks more often
 class Leader:
     """A leader's end of the stream."""
 
-    def __init__(self, leaders: MPI.Intracomm, threaded: bool, devices: dict[int, int]) -> None:
+    def __init__(self, leaders: MPI.Comm, threaded: bool, devices: dict[int, int]) -> None:
         """
         :param threaded: whether a thread calls :meth:`run`
         :param devices: ``st_dev`` of the root's node -> the same file system's on this node
@@ -41,6 +41,7 @@ class Leader:
         self._deliver: Callable[[Iterable[Record]], None] = lambda records: None
         self._ended: Callable[[Exception | None], None] = lambda exc: None
         self._stop = False
+        self._missed = 0
 
     def listen(
         self, deliver: Callable[[Iterable[Record]], None], scratch: str, ended: Callable[[Exception | None], None]
@@ -80,9 +81,12 @@ class Leader:
             self._ended(exc)
             return False
         if message is None:
-            if receiver.closed:
-                self._ended(None)  # type: ignore[unreachable]
+            if receiver.orderly:
+                self._ended(None)
             return False
+        if receiver.missed != self._missed:
+            self._missed = receiver.missed
+            self._deliver(intake.refuse("a message is missing"))
         records = [self._mend(record) for record in intake.add(*message)]
         if records:
             self._deliver(records)
@@ -102,14 +106,12 @@ class Leader:
     def finish(self, patience: float) -> None:
         """Take what comes until the stream is closed; give up when it has been silent for *patience*."""
         receiver = self.receiver
-        while not receiver.closed:
-            before = (receiver.sequence, receiver.bytes)
 
-            def moved(before: tuple[int, int] = before) -> bool:
-                return receiver.closed or (receiver.sequence, receiver.bytes) != before or self.pump()
+        def closed() -> bool:
+            self.pump()
+            return receiver.closed
 
-            if not wait(moved, patience):
-                return
+        wait_while_moving(closed, lambda: (receiver.sequence, receiver.bytes), patience)
 
     def stop(self) -> None:
         """End the thread."""

@@ -17,8 +17,7 @@ from collfs.errors import RecordError
 from collfs.record import Record
 from collfs.record.wire import pack, pack_wants
 
-from .intake import MOST, TAIL
-from .stream import BEGIN, CHUNK, END, PART, PIECE, RECORDS, VAIN
+from .kinds import BEGIN, CHUNK, END, MOST, PART, PIECE, RECORDS, TAIL, VAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,16 +44,21 @@ def parcels(records: Iterable[Record], copy_of: Callable[[str], str], crowded: b
     found: list[Parcel] = []
     for record in records:
         size = 0 if record.st is None else record.st.st_size
-        sent, name = record, ""
-        if record.content is not None or record.node_path is not None:
-            if size >= (SMALL if crowded else LARGE) or record.content is None:
-                name = copy_of(record.path)
-            if name:  # PLACED, the frame of a content that comes otherwise
-                sent = Record(record.path, record.st, node_path="/", lst=record.lst, target=record.target)
-            elif record.content is None:
-                sent = Record(record.path, errno=EAGAIN)  # said to go native, or the leaders would wait for it
-        found.append((sent, name))
+        name = ""
+        if record.node_path is not None or (record.content is not None and size >= (SMALL if crowded else LARGE)):
+            name = copy_of(record.path)
+        if name:
+            found.append((_beginning(record), name))
+        elif record.node_path is not None:  # no copy: said to go native, or the leaders would wait for it
+            found.append((Record(record.path, errno=EAGAIN), ""))
+        else:
+            found.append((record, ""))
     return found
+
+
+def _beginning(record: Record) -> Record:
+    """*record* without its content, which comes otherwise."""
+    return Record(record.path, record.st, node_path="/", lst=record.lst, target=record.target)
 
 
 def held(found: Sequence[Parcel]) -> int:
@@ -88,8 +92,7 @@ def _frame(record: Record, name: str) -> tuple[bytes, memoryview | None]:
     """The frame, and the content if it isn't part of it and not in the file *name*."""
     content = record.content
     if content is not None and len(content) >= LARGE:
-        record = Record(record.path, record.st, node_path="/", lst=record.lst, target=record.target)
-        return b"".join(pack(record)), memoryview(content)
+        return b"".join(pack(_beginning(record))), memoryview(content)
     frame = b"".join(pack(record, checksum=content is not None))
     if len(frame) > MOST:
         raise RecordError(f"{record.path!r}: a frame of {len(frame)} bytes")

@@ -2,8 +2,7 @@
 
 Rules of the file: after :meth:`MpiTransport.open` nothing is collective but :meth:`MpiTransport.gather` and
 :meth:`MpiTransport.close`, and those wait for ``patience`` at most where it is silent; MPI is called by the thread that
-the thread level allows and by no other, and in a forked child by none. A failure of MPI ends the stream, not the
-program.
+the thread level allows and by no other, and in a forked child by none. A failure of MPI ends the stream only.
 """
 
 from __future__ import annotations
@@ -61,6 +60,7 @@ class MpiTransport(Transport):
         self._copy_of: Callable[[str], str] = lambda path: ""
         self._scratch = ""
         self._running = allocate_lock()  # held while our thread runs
+        self._any_thread = True  # whether MPI may be called by any thread
         self._closing = self._threaded = self._owing = False  # owing: a report has not been taken
         self._keyval = MPI.KEYVAL_INVALID
 
@@ -82,6 +82,7 @@ class MpiTransport(Transport):
             self.publisher = Publisher(groups.leaders, self._threaded)
         elif groups.is_leader:
             self.leader = Leader(groups.leaders, self._threaded, devices)
+        self._any_thread = groups.threads
         self.ended = not groups.served  # a root that redirects nothing stages nothing
         self._end_with_mpi()
         os.environ[RANK_PID] = str(self.pid)
@@ -124,10 +125,7 @@ class MpiTransport(Transport):
             self._running.release()
 
     def close(self) -> None:
-        """The root says that nothing follows; leaders take the rest.
-
-        Waits for ``patience`` at most where it is silent.
-        """
+        """The root says that nothing follows; leaders take the rest. Waits for ``patience`` at most in silence."""
         if self.groups is None or os.getpid() != self.pid or self._keyval == MPI.KEYVAL_INVALID:
             return
         self._hang_up()
@@ -228,15 +226,14 @@ class MpiTransport(Transport):
     # -- who follows ---------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """While a path is awaited: take what has arrived, if no thread does. False: nothing will come here."""
+        """While a path is awaited: take what has arrived, if no thread does. False: nothing comes to this thread."""
         now, leader = time.monotonic(), self.leader
+        if not self._any_thread and get_ident() != self.main:
+            return False
         if leader is not None:
             leader.hurry = now
-            if not self._threaded and not self.ended:
-                if get_ident() != self.main:
-                    return False
-                while leader.pump():
-                    pass
+            while not self.ended and leader.pump():
+                pass
         elif now - self._looked > LOOK:
             self._looked = now
             self.ended = self.ended or os.path.exists(self._ended_file)

@@ -12,9 +12,10 @@ from __future__ import annotations
 import time
 from _thread import allocate_lock, get_ident
 
-from .groups import SHORT, wait
+from .groups import SHORT, wait_while_moving
+from .kinds import CHUNK, CLOSE
 from .outgoing import held, messages, parcels, vain
-from .stream import CHUNK, CLOSE, WINDOW, Sender
+from .stream import WINDOW, Sender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ IDLE = 0.02  # seconds between two looks of the thread, if nobody wakes it
 class Publisher:
     """The root's end of the stream."""
 
-    def __init__(self, leaders: MPI.Intracomm, threaded: bool) -> None:
+    def __init__(self, leaders: MPI.Comm, threaded: bool) -> None:
         """
         :param threaded: whether a thread calls :meth:`run`
         """
@@ -125,13 +126,7 @@ class Publisher:
         if self.alone:
             return
         self.say_goodbye()
-        while not self._progress():
-
-            def moves(moved: int = self.sender.moved) -> bool:
-                return bool(self._progress() or self.sender.moved != moved)
-
-            if not wait(moves, patience):
-                return
+        wait_while_moving(self._progress, lambda: self.sender.moved, patience)
 
     def fail(self) -> None:
         """No more MPI."""

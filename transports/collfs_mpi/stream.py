@@ -1,30 +1,18 @@
 """The stream: messages from the root to all leaders, in order, by non-blocking broadcasts.
 
-::
-
-    message = head (24 bytes, one Ibcast)  +  payload (at most CHUNK bytes, one Ibcast)
-    head    = magic, kind, payload length, sequence number
-    kinds   RECORDS  whole frames of collfs.record.wire, one after the other
-            PART     a part of one frame that is too large for a message; the RECORDS that follows ends it
-            BEGIN    the frame of a record without its content, which follows ...
-            PIECE    ... in pieces ...
-            END      ... up to here (its payload: length and crc of the content)
-            VAIN     wants that the root had and couldn't answer: nothing will come for them
-            CLOSE    the root has closed; nothing follows
-
 Every broadcast is started by the root and, in the same order, by each leader (MPI 4.1, section 6.12: matched by order
-on a communicator). Counts stay below 2 GiB, whatever the size of a file.
+on a communicator).
 
 Rules of the file: knows MPI and bytes, not records, stores or tables; nothing here waits.
 """
 
 from __future__ import annotations
 
-import struct
-
 from mpi4py import MPI
 
 from collfs.errors import RecordError
+
+from .kinds import CHUNK, CLOSE, HEAD, MAGIC, RECORDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,21 +22,16 @@ if TYPE_CHECKING:
 
     Message = tuple[int, Buffer]
 
-CHUNK = 8 << 20
 WINDOW = 8 * CHUNK  # bytes under way, if a thread starts what is next
 TESTED = 32  # requests that one look at them tests; the others wait for these anyway
-HEAD = struct.Struct("<4sIQQ")
-MAGIC = b"cfs1"
-RECORDS, PART, BEGIN, PIECE, END, VAIN, CLOSE = range(1, 8)
 
 
 class Sender:
     """The root's end. Messages are queued as iterators, so that what isn't under way yet needs no memory."""
 
-    def __init__(self, comm: MPI.Intracomm, window: int | None) -> None:
+    def __init__(self, comm: MPI.Comm, window: int | None) -> None:
         """
-        :param window: how many bytes may be under way; None: all that is queued, since nobody comes back to send the
-        rest
+        :param window: how many bytes may be under way; None: all that is queued, as nobody comes back for the rest
         """
         self.comm, self.window = comm, window
         self.sequence = 0
@@ -115,7 +98,7 @@ class Sender:
 class Receiver:
     """A leader's end: one message after the other."""
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
+    def __init__(self, comm: MPI.Comm) -> None:
         self.comm = comm
         self.closed = self.orderly = False
         self.sequence = 0
@@ -132,25 +115,27 @@ class Receiver:
     def take(self) -> tuple[int, bytearray] | None:
         """The next message (kind, payload) if it has arrived, else None. After CLOSE: None, for ever.
 
-        A message out of turn is given as kind 0, and counted.
+        A gap in the numbers is counted in ``missed``; the message after it is given all the same.
 
         :raises RecordError: if it isn't a message; the stream can't be used any more
         """
         while not self.closed and self._request.Test():
             if self._payload is None:
-                if self._open():
+                size = self._open()
+                if size < 0:
                     return None
-                if self._payload:
-                    self._request = self.comm.Ibcast([self._payload, MPI.BYTE], root=0)  # type: ignore[unreachable]
+                self._payload = bytearray(size)
+                if size:
+                    self._request = self.comm.Ibcast([self._payload, MPI.BYTE], root=0)
                     continue
-            payload, self._payload = self._payload or bytearray(), None
+            payload, self._payload = self._payload, None
             self.bytes += len(payload)
             self._post()
             return self._kind, payload
         return None
 
-    def _open(self) -> bool:
-        """Look at a head that has arrived; True if nothing follows."""
+    def _open(self) -> int:
+        """Look at a head that has arrived: the length of its payload, -1 if nothing follows."""
         magic, kind, size, sequence = HEAD.unpack(self._head)
         if magic != MAGIC or not RECORDS <= kind <= CLOSE or size > CHUNK:
             self.closed = True
@@ -160,11 +145,9 @@ class Receiver:
             )
         if sequence != self.sequence:
             self.missed += 1
-            kind = 0 if kind != CLOSE else CLOSE
         self.sequence = sequence + 1
         self._kind = kind
         if kind == CLOSE:
             self.closed = self.orderly = True
-            return True
-        self._payload = bytearray(size)
-        return False
+            return -1
+        return int(size)

@@ -1,0 +1,195 @@
+"""Records to messages and back, without MPI: what arrives is what was sent, and no damage is believed."""
+
+from __future__ import annotations
+
+import os
+from errno import EACCES, EAGAIN, ENOENT
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from collfs.record import CONTENT, Name, Record, Stat, Want
+from collfs.record.wire import pack
+from collfs_mpi import kinds, outgoing
+from collfs_mpi.intake import Intake
+from collfs_mpi.kinds import BEGIN, CHUNK, CLOSE, END, PART, PIECE, RECORDS, VAIN
+
+DIRECTORY = Stat(0o40755, 2, 1, 2, 0, 0, 0, 4096, 4096, 8, 1, 2, 3)
+
+
+def file_of(size, mode=0o100644):
+    return Stat(mode, 7, 1, 1, 0, 0, 0, size, 4096, 8, 10**18, 10**18 + 1, 3)
+
+
+class Watched(Intake):
+    """Remembers the files that became records."""
+
+    def __init__(self, scratch):
+        super().__init__(scratch)
+        self.kept: set[str] = set()
+
+
+@pytest.fixture
+def intake(tmp_path):
+    made = Watched(str(tmp_path))
+    yield made
+    made.close()
+    assert {name for name in os.listdir(tmp_path) if name.startswith("in.")} <= made.kept, "left behind"
+
+
+def sent(records, copy_of=lambda path: "", crowded=False):
+    """The messages as they arrive."""
+    found = outgoing.parcels(records, copy_of, crowded)
+    return [(kind, bytearray(payload)) for kind, payload in outgoing.messages(found)]
+
+
+def taken(intake, messages):
+    found = []
+    for kind, payload in messages:
+        assert len(payload) <= CHUNK
+        found += intake.add(kind, payload)
+    for record in found:
+        if record.node_path is not None:
+            intake.kept.add(os.path.basename(record.node_path))
+    return found
+
+
+def test_small_records_share_a_message_and_come_as_they_were(intake):
+    records = [
+        Record("/p/a", file_of(3), content=b"abc"),
+        Record("/p/none", errno=ENOENT),
+        Record("/p/closed", errno=EACCES),
+        Record("/p", DIRECTORY, names=[Name("a", 8), Name("b", 4)]),
+        Record("/p/empty", file_of(0), content=b""),
+    ]
+    messages = sent(records)
+    assert [kind for kind, _ in messages] == [RECORDS]
+    assert taken(intake, messages) == records
+    assert intake.refused == 0
+
+
+@pytest.mark.parametrize("size", [outgoing.LARGE, CHUNK, CHUNK + 1, outgoing.STRETCH + 5])
+@pytest.mark.parametrize("where", ["copy", "memory"])
+def test_large_content_comes_in_pieces_into_a_file(intake, tmp_path, size, where):
+    content = bytes(range(251)) * (size // 251 + 1)
+    content = content[:size]
+    (tmp_path / "copy").write_bytes(content)
+    copy_of = (lambda path: str(tmp_path / "copy")) if where == "copy" else (lambda path: "")
+    messages = sent([Record("/p/large", file_of(size, 0o100755), content=content)], copy_of)
+    assert [kind for kind, _ in messages] == [BEGIN, *[PIECE] * -(-size // CHUNK), END]
+    (record,) = taken(intake, messages)
+    with open(record.node_path, "rb") as file:
+        assert file.read() == content
+    found = os.stat(record.node_path)
+    assert (found.st_mode & 0o777, found.st_mtime_ns) == (0o755, 10**18 + 1)
+
+
+def test_a_crowd_of_records_leaves_its_content_to_the_copies():
+    records = [Record("/p/a", file_of(outgoing.SMALL), content=b"x" * outgoing.SMALL)]
+    assert outgoing.held(outgoing.parcels(records, lambda path: "/copy", True)) == 0
+    assert outgoing.held(outgoing.parcels(records, lambda path: "/copy", False)) == outgoing.SMALL
+
+
+def test_a_frame_that_is_too_large_for_a_message_comes_in_parts(intake):
+    names = [Name(f"{number:0200d}", 8) for number in range(100_000)]
+    records = [Record("/p", DIRECTORY, names=names)]
+    messages = sent(records)
+    assert [kind for kind, _ in messages] == [PART, PART, RECORDS]
+    assert taken(intake, messages) == records
+
+
+def test_a_frame_that_is_too_large_for_anything_is_said_to_go_native(intake, monkeypatch):
+    monkeypatch.setattr(outgoing, "MOST", 1000)
+    names = [Name(f"{number:0200d}", 8) for number in range(10)]
+    assert taken(intake, sent([Record("/p", DIRECTORY, names=names)])) == [Record("/p", errno=EAGAIN)]
+
+
+def test_a_file_that_lies_on_the_roots_node_only_is_said_to_go_native(intake):
+    assert taken(intake, sent([Record("/p/a", file_of(3), node_path="/elsewhere")])) == [Record("/p/a", errno=EAGAIN)]
+
+
+def test_a_name_of_a_file_on_another_node_is_refused(intake):
+    frame = b"".join(pack(Record("/p/a", file_of(3), node_path="/etc/passwd")))
+    assert taken(intake, [(RECORDS, bytearray(frame))]) == []
+    assert intake.refused == 1
+
+
+def test_what_was_asked_in_vain_is_told_so(intake):
+    wants = [Want(f"/p/{number}", CONTENT) for number in range(2500)]
+    messages = [(kind, bytearray(payload)) for kind, payload in outgoing.vain(wants)]
+    assert [kind for kind, _ in messages] == [VAIN] * 3
+    assert [(r.path, r.errno) for r in taken(intake, messages)] == [(want.path, EAGAIN) for want in wants]
+
+
+def test_a_copy_that_has_gone_is_an_error_of_the_iterator(tmp_path):
+    found = outgoing.parcels([Record("/p/a", file_of(1 << 20), content=b"")], lambda path: str(tmp_path / "no"), False)
+    with pytest.raises(OSError, match="no"):
+        list(outgoing.messages(found))
+
+
+def test_a_new_beginning_ends_what_was_not_finished(intake):
+    one, two = (Record(f"/p/{n}", file_of(1 << 20), content=n.encode() * (1 << 20)) for n in "ab")
+    assert [r.path for r in taken(intake, sent([one])[:2] + sent([two]))] == ["/p/b"]
+
+
+def test_more_than_was_announced_is_refused_before_it_fills_the_store(intake):
+    begin, piece, end = sent([Record("/p/a", file_of(1 << 20), content=b"x" * (1 << 20))])
+    assert taken(intake, [begin, piece, piece]) == [Record("/p/a", errno=EAGAIN)]
+    assert taken(intake, [piece, end]) == []
+    assert intake.refused == 1
+
+
+MESSAGES = sent(
+    [
+        Record("/p/a", file_of(300), content=b"abc" * 100),
+        Record("/p", DIRECTORY, names=[Name("a", 8), Name("b", 4)]),
+        Record("/p/large", file_of(5 << 18), content=b"large" * (1 << 18)),
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(st.data())
+def test_no_damage_is_ever_believed(intake, data):
+    messages = [(kind, bytearray(payload)) for kind, payload in MESSAGES]
+    index = data.draw(st.integers(0, len(messages) - 1))
+    kind, payload = messages[index]
+    how = data.draw(st.sampled_from(["flip", "cut", "grow", "kind", "drop", "twice", "swap"]))
+    if how == "flip":
+        at = data.draw(st.integers(0, len(payload) - 1))
+        payload[at] ^= 1 << data.draw(st.integers(0, 7))
+    elif how == "cut":
+        del payload[data.draw(st.integers(0, len(payload) - 1)) :]
+    elif how == "grow":
+        payload += data.draw(st.binary(min_size=1, max_size=100))
+    elif how == "kind":
+        messages[index] = (data.draw(st.integers(0, CLOSE + 2)), payload)
+    elif how == "drop":
+        del messages[index]
+    elif how == "twice":
+        messages.insert(index, (kind, bytearray(payload)))
+    else:
+        other = data.draw(st.integers(0, len(messages) - 1))
+        messages[index], messages[other] = messages[other], messages[index]
+    for record in taken(intake, messages):
+        if record.path == "/p/a" and not record.errno:
+            assert bytes(record.content) == b"abc" * 100
+        elif record.path == "/p/large" and not record.errno:
+            with open(record.node_path, "rb") as file:
+                assert file.read() == b"large" * (1 << 18)
+        elif record.path == "/p" and not record.errno:
+            assert [name.name for name in record.names] == ["a", "b"]
+        else:
+            assert record.errno == EAGAIN
+            assert record.path == "/p/large"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=300)), max_size=6))
+def test_garbage_never_raises(intake, messages):
+    taken(intake, [(kind, bytearray(payload)) for kind, payload in messages])
+
+
+def test_a_head_has_the_size_that_its_picture_says():
+    assert kinds.HEAD.size == 24
