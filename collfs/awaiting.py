@@ -34,28 +34,34 @@ class Awaiting:
         self.transport, self.table, self.patience, self.missing = transport, table, patience, missing
         self.quiet = patience  # how long a silence may last now
 
-    def _open(self, wants: Sequence[Want]) -> list[Want]:
-        """Those of *wants* that others may still fulfil: what the job has changed itself on this node is native."""
-        return [want for want in wants if self.missing(want) and not self.table.written(want.path)]
+    def _open(self, want: Want) -> bool:
+        """Whether others may still fulfil *want*: what the job has changed itself on this node is native."""
+        return self.missing(want) and not self.table.written(want.path)
 
     def wait(self, wants: Sequence[Want]) -> list[Want]:
         """Wait for all of *wants*; what was in vain: silence, though nothing says that the end has come."""
         header, pause = self.table.header, PAUSE
+        left = list(reversed(wants))
+
+        def fulfilled() -> bool:  # up to the first that isn't: a look at all of a bulk start costs milliseconds
+            while left and not self._open(left[-1]):
+                left.pop()
+            return not left
+
         before, since = -1, time.monotonic()
         last = since + LONGEST * self.patience
         while True:
-            left = self._open(wants)
-            if not left:
+            if fulfilled():
                 self.quiet = min(self.patience, self.quiet * 2)
                 return []
             # then once more: what came before the end has come
-            if not self.transport.step() and self._open(left):
+            if not self.transport.step() and not fulfilled():
                 return []
             now, grown = time.monotonic(), header.entries + header.staged_files + header.sequence
             if grown != before and now < last:
                 before, since, pause = grown, now, PAUSE
             elif now - since > self.quiet:
                 self.quiet = max(self.quiet / 8, self.patience * LEAST)
-                return left
+                return [want for want in reversed(left) if self._open(want)]
             time.sleep(pause)
             pause = min(pause * 1.5, LONG_PAUSE)

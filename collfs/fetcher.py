@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .transport.guard import Guard
 
 SILENCES = 1000  # paths in the report
-PIECE = 8 << 20  # bytes of content that are kept for one call of Transport.publish
+PIECE = 4 << 20  # bytes of content, in memory or placed, for one call of Transport.publish
 ILL = (EIO, ESTALE, ETIMEDOUT, EHOSTDOWN, EREMOTEIO)  # said of a file system, not of a file
 
 
@@ -296,9 +296,9 @@ class Fetcher:
         held = 0
         try:
             for record in transport.fetch(todo):
-                if self._take(record, epoch) and self._publishes:
-                    staged.append(record)  # type: ignore[arg-type]
-                    held += len(record.content or b"")  # type: ignore[attr-defined]
+                if self._take(record, epoch) and self._publishes and isinstance(record, Record):
+                    staged.append(record)
+                    held += 0 if record.st is None else record.st.st_size
                     if held > PIECE:
                         transport.publish(staged)
                         staged, held = [], 0

@@ -16,17 +16,15 @@ resolution of the times that the file system keeps). Opening never waits: a fifo
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from _thread import get_ident
-from errno import EAGAIN, EFBIG, EILSEQ, EINTR, EINVAL, EIO, EISDIR, ELOOP, ENOENT, ENOMEM, ENOTDIR, ENXIO, ESTALE
+from errno import EAGAIN, EFBIG, EILSEQ, EINVAL, EIO, EISDIR, ELOOP, ENOENT, ENOMEM, ENOTDIR, ENXIO, ESTALE
 from stat import S_IFMT, S_ISDIR, S_ISLNK, S_ISREG
-from struct import Struct
 
-from collfs._libc import syscall_
 from collfs.errors import OptionError
 from collfs.record import ASPECTS, CONTENT, LIST, META, Name, Record, Stat
+
+from .listing import entries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from ._pool import Hold
 
 PIECE = 8 << 20  #: bytes per read(2): large for the server, yet Ctrl-C is heard between two of them
+PLACED = 256 << 10  #: from here on, content goes straight into the store, if there is a place for it
 TRIES = 3  #: how often a file that changes under the reader is read
 INLINE = 4  #: up to so many wants are answered without starting threads
 
@@ -46,26 +45,24 @@ _OPS, _BYTES, _FILES, _SKIPPED = range(4)  # what is counted
 _OPEN_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 
-# getdents64(2), straight: os.scandir would lstat every name where the file system doesn't tell kinds (DT_UNKNOWN: NFSv3
-# without READDIRPLUS, many FUSE file systems), and glibc has the function only since 2.30. Numbers: <asm/unistd.h>.
-_GETDENTS64 = {"x86_64": 217, "aarch64": 61}.get(os.uname().machine, 0) if sys.maxsize > 1 << 32 else 0
-_DIRENT64 = Struct("=QqHB")  # d_ino, d_off, d_reclen, d_type; then d_name with its NUL
-_DIRENTS_BYTES = 128 << 10
-
 
 class Reader:
     """Answers from the original files. All methods may be called from several threads at once.
 
     :param max_file_bytes: larger files give metadata only and are counted in :attr:`skipped`; None: no limit
     :raises OptionError: for a limit below 0
+
+    ``scratch`` may name a directory on this node. Then the content of larger files is a file in there (a record's
+    ``node_path``), copied by the kernel: half the time of bytes that pass through memory of this process.
     """
 
-    __slots__ = ("_counts", "max_file_bytes")
+    __slots__ = ("_counts", "max_file_bytes", "scratch")
 
     def __init__(self, max_file_bytes: int | None = None) -> None:
         if max_file_bytes is not None and max_file_bytes < 0:
             raise OptionError(f"max_file_bytes={max_file_bytes}: give a size in bytes from 0 up, or None for no limit")
         self.max_file_bytes = max_file_bytes
+        self.scratch = ""
         # One list per thread instead of a lock: Ctrl-C can strike between the end of a `with` block and the release
         # (https://github.com/python/cpython/issues/74174), and the next call would wait for ever.
         self._counts: dict[int, list[int]] = {}
@@ -148,7 +145,7 @@ class Reader:
             st, content = self._content(where, 0, None)
         except OSError as exc:
             _raise(exc, path)
-        if content is not None:
+        if content is not None and not isinstance(content, str):
             return st, content
         if S_ISREG(st.st_mode):
             raise OSError(EFBIG, f"{st.st_size} bytes are more than max_file_bytes={self.max_file_bytes}", path)
@@ -202,8 +199,7 @@ class Reader:
                 return self._metadata(path)
             try:
                 if aspect == CONTENT:
-                    st, content = self._content(where, os.O_NOFOLLOW, hold)
-                    return Record(path, st, content=content)
+                    return self._whole_record(path, where, os.O_NOFOLLOW, hold)
                 st, names = self._directory(where, aspect == LIST, os.O_NOFOLLOW)
                 return Record(path, st, names=names)
             except OSError as exc:
@@ -223,8 +219,9 @@ class Reader:
             return Record(path, lst)
         try:
             if want.aspect == CONTENT:
-                st, content = self._content(where, 0, hold)
-                return Record(path, st, content=content, lst=lst, target=target)
+                record = self._whole_record(path, where, 0, hold)
+                record.lst, record.target = lst, target
+                return record
             st, names = self._directory(where, want.aspect == LIST)
             return Record(path, st, names=names, lst=lst, target=target)
         except OSError as exc:
@@ -279,10 +276,21 @@ class Reader:
 
     # -- content -------------------------------------------------------------------------------------------------
 
-    def _content(self, where: str, flags: int, hold: Hold | None) -> tuple[Stat, Buffer | None]:
-        """:raises OSError: EAGAIN after :data:`TRIES` reads during which the file changed"""
+    def _whole_record(self, path: str, where: str, flags: int, hold: Hold | None) -> Record:
+        st, content = self._content(where, flags, hold, self.scratch)
+        if isinstance(content, str):
+            return Record(path, st, node_path=content)
+        return Record(path, st, content=content)
+
+    def _content(
+        self, where: str, flags: int, hold: Hold | None, scratch: str = ""
+    ) -> tuple[Stat, Buffer | str | None]:
+        """
+        :returns: metadata, and the content, or the name of a file in *scratch* that holds it
+        :raises OSError: EAGAIN after :data:`TRIES` reads during which the file changed
+        """
         for _ in range(TRIES):
-            content = None
+            content: Buffer | str | None = None
             # Opened anew each time: a network file system asks the server for fresh attributes only then (man 5 nfs).
             self._count(_OPS)
             fd = os.open(where, _OPEN_FILE | flags)
@@ -293,9 +301,15 @@ class Reader:
                 if self.max_file_bytes is not None and before.st_size > self.max_file_bytes:
                     self._count(_SKIPPED)
                     return Stat.from_stat_result(before), None
-                if hold is not None:
-                    hold.reserve(before.st_size)
-                content = self._whole(fd, before.st_size, hold)
+                if scratch and before.st_size >= PLACED:
+                    content = self._placed(fd, before, scratch, hold)
+                    if content == "":
+                        self._count(_SKIPPED)
+                        return Stat.from_stat_result(before), None
+                else:
+                    if hold is not None:
+                        hold.reserve(before.st_size)
+                    content = self._whole(fd, before.st_size, hold)
                 after = os.fstat(fd)
             except OSError as exc:
                 if exc.errno != ESTALE:  # removed on the server while open (man 5 nfs)
@@ -311,7 +325,17 @@ class Reader:
             ):
                 self._count(_FILES)
                 return Stat.from_stat_result(before), content
+            if isinstance(content, str):
+                os.unlink(content)
         raise OSError(EAGAIN, f"changed during each of {TRIES} reads", where)
+
+    def _placed(self, fd: int, st: os.stat_result, scratch: str, hold: Hold | None) -> str | None:
+        from .placing import place  # late: a small program has no such file
+
+        placed = place(fd, st, scratch, hold)
+        if placed:
+            self._count(_BYTES, st.st_size)
+        return placed
 
     def _whole(self, fd: int, size: int, hold: Hold | None) -> Buffer | None:
         """All *size* bytes, or None if the file proves shorter or longer.
@@ -352,45 +376,6 @@ def native(path: str) -> str:
     except UnicodeEncodeError:
         raise OSError(EILSEQ, os.strerror(EILSEQ), path) from None
     return "/" + path
-
-
-def entries(fd: int) -> list[tuple[str, int]]:
-    """All names of an open directory, but "." and "..", with their DT_... kinds. No path operation.
-
-    :raises OSError: as readdir(3)
-    """
-    if not _GETDENTS64:
-        return _scandir(fd)
-    found: list[tuple[str, int]] = []
-    raw = bytearray(_DIRENTS_BYTES)
-    buffer = (ctypes.c_char * _DIRENTS_BYTES).from_buffer(raw)
-    while True:
-        count: int = syscall_(_GETDENTS64, fd, ctypes.addressof(buffer), _DIRENTS_BYTES)
-        if count < 0:
-            code = ctypes.get_errno()
-            if code == EINTR:
-                continue
-            raise OSError(code, os.strerror(code))
-        if count == 0:
-            return found
-        at = 0
-        while at < count:
-            length, kind = _DIRENT64.unpack_from(raw, at)[2:]
-            start = at + _DIRENT64.size
-            name = os.fsdecode(bytes(raw[start : raw.index(0, start)]))
-            if name not in (".", ".."):
-                found.append((name, kind))
-            at += length
-
-
-def _scandir(fd: int) -> list[tuple[str, int]]:
-    """:func:`entries` for machines whose system-call number we don't know: kinds other than 4, 8 and 10 come as 0."""
-    found: list[tuple[str, int]] = []
-    with os.scandir(fd) as listing:
-        for entry in listing:
-            kind = 10 if entry.is_symlink() else 4 if entry.is_dir() else 8 if entry.is_file() else 0
-            found.append((entry.name, kind))
-    return found
 
 
 def _raise(exc: OSError, path: str) -> NoReturn:

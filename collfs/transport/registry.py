@@ -45,6 +45,8 @@ ROWS: tuple[tuple[str, str | None, str], ...] = (
 #: The rows that this version has, as in ``[project.entry-points."collfs.transports"]`` of pyproject.toml.
 OWN: dict[str, str] = {name: where for name, where, _ in ROWS if where is not None}
 
+# What each launcher sets is told, with sources, in the heads of plugins/collfs_*; repeated here is only what decides
+# about MPI, since a rank of every job reads it and shall not import a plugin for it.
 # How many ranks the launcher started; the same number on each of them.
 _SIZES = (
     "OMPI_COMM_WORLD_SIZE",  # Open MPI: docs.open-mpi.org, "Environment variables set for MPI applications"

@@ -11,24 +11,10 @@ from importlib.util import find_spec
 
 import pytest
 
-import realstack
+import mpistack
 import stracecount
 
 PREFIXES = sorted({sys.prefix, sys.base_prefix})
-
-WORK = (
-    """
-import hashlib, os, sys
-"""
-    + realstack.PROGRAM.replace("print(", "answer = (").replace(", flush=True)", ")")
-    + """
-def digest(name):
-    with open(sys.modules[name].__file__, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
-files = {name: (sys.modules[name].__file__, digest(name)) for name in
-         ("numpy", "scipy.linalg._decomp", "scipy.linalg._fblas", "pandas.core.frame", "numpy._core._multiarray_umath")}
-"""
-)
 
 PROGRAM = (
     """
@@ -42,7 +28,7 @@ try:
 except OSError:
     pass
 """
-    + WORK
+    + mpistack.WORK
     + """
 native = mpirank.native()
 native = {name: native[name] - before.get(name, 0) for name in native if native[name] != before.get(name, 0)}
@@ -65,13 +51,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory, run_python):
-    """(answer, files) of one plain interpreter, with the bytecode of all written."""
-    import ast
-
-    code = WORK + "\nprint(repr((answer, files)))"
-    run_python(code)
-    answer, files = ast.literal_eval(run_python(code).stdout)
-    return [*answer[:2], list(answer[2])], {name: list(pair) for name, pair in files.items()}
+    return mpistack.plain(run_python)
 
 
 def check(ended, plain, ranks):
@@ -115,7 +95,9 @@ def test_strace_sees_no_operation_of_anybody_else_and_half_of_a_plain_one_with_a
     mark = str(tmp_path / "mark")
     os.mkdir(mark)
     manifest = str(tmp_path / "manifest")
-    code = f"import os\ntry: os.stat({mark!r} + '/rank0')\nexcept OSError: pass\n" + WORK + f"\nos.stat({mark!r})"
+    code = (
+        f"import os\ntry: os.stat({mark!r} + '/rank0')\nexcept OSError: pass\n" + mpistack.WORK + f"\nos.stat({mark!r})"
+    )
     result, counts = strace_counts([sys.executable, "-c", code], timeout=100)
     assert result.rc == 0
     alone = len(after_marks(counts, mark, [{"pid": counts.processes[0]}])[0])
@@ -123,9 +105,9 @@ def test_strace_sees_no_operation_of_anybody_else_and_half_of_a_plain_one_with_a
     for run in ("without a manifest", "with one"):
         log = tmp_path / "log"
         ended = mpirun(
-            4, PROGRAM, manifest, env={"MARK": mark}, before=[*stracecount.STRACE, "-o", str(log)], timeout=180
+            8, PROGRAM, manifest, env={"MARK": mark}, before=[*stracecount.STRACE, "-o", str(log)], timeout=180
         )
-        check(ended, plain, 4)
+        check(ended, plain, 8)
         counts = stracecount.parse(log.read_text(errors="surrogateescape"), str(tmp_path))
         made = after_marks(counts, mark, ended.ranks)
         assert {rank: ops for rank, ops in made.items() if rank and ops} == {}, run

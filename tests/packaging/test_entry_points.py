@@ -1,4 +1,4 @@
-"""Our own transports register as a stranger's do, and yet are found without metadata: the two lists must agree."""
+"""Our own transports and plugins register as a stranger's do, yet are found without metadata: the lists must agree."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib import import_module
 
 import pytest
 
+from collfs import launch
 from collfs.transport.registry import GROUP, OWN, ROWS
 
 if sys.version_info >= (3, 11):
@@ -24,6 +25,10 @@ def entry_points(root):
 
 def test_the_table_of_our_own_transports_is_that_of_pyproject(entry_points):
     assert entry_points[GROUP] == OWN
+
+
+def test_the_table_of_our_own_launchers_is_that_of_pyproject(entry_points):
+    assert entry_points["collfs.plugins"] == launch.OWN
 
 
 def test_every_transport_of_our_own_exists():

@@ -51,6 +51,13 @@ def sources(root, package):
     }
 
 
+def test_every_package_of_the_checkout_is_in_the_wheel(wheel, root):
+    ours = {"collfs"} | {
+        p.parent.name for part in ("transports", "plugins") for p in root.glob(f"{part}/*/__init__.py")
+    }
+    assert {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" not in name} == ours
+
+
 @pytest.mark.parametrize("package", ["collfs", "transports/collfs_local", "transports/collfs_mpi"])
 def test_every_file_of_a_package_is_in_the_wheel_machine_code_included(wheel, root, package):
     assert sources(root, package) <= set(wheel.namelist())
@@ -88,11 +95,11 @@ def test_entry_points_name_objects_that_exist(wheel, root, run_python):
     assert points[("collfs.transports", "local")] == "collfs_local:transport"
     assert points[("collfs.transports", "mpi")] == "collfs_mpi:transport"
     code = f"""import sys
-sys.path[:0] = [{str(root)!r}, {str(root / "transports")!r}]
+sys.path[:0] = [{str(root)!r}, {str(root / "transports")!r}, {str(root / "plugins")!r}]
 from importlib import import_module
 for value in {sorted(points.values())}:
-    module, name = value.split(":")
-    assert callable(getattr(import_module(module), name)), value
+    module, _, name = value.partition(":")
+    assert callable(getattr(import_module(module), name or "collfs_place")), value
 """
     run_python(code)
 

@@ -12,9 +12,9 @@ import textwrap
 
 import pytest
 
-import collfs.reader
 from collfs.errors import OptionError
-from collfs.reader import Reader, _scandir, entries, native
+from collfs.reader import Reader, listing, native
+from collfs.reader.listing import _scandir, entries
 from collfs.record import CONTENT, LIST, META, NAMES, Record, Stat, Want
 from collfs.record.checks import kind_of
 from collfs.testing.tree import MANY, make_tree
@@ -226,7 +226,7 @@ def test_listings_by_system_call_and_by_scandir_agree_even_over_many_buffers(tmp
 
 
 def test_a_machine_with_unknown_system_calls_lists_by_scandir(tree, monkeypatch):
-    monkeypatch.setattr(collfs.reader, "_GETDENTS64", 0)
+    monkeypatch.setattr(listing, "_GETDENTS64", 0)
     record = answer(tree, LIST)
     assert sorted(n.name for n in record.names or ()) == sorted(os.listdir(tree))
 

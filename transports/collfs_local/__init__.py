@@ -18,7 +18,7 @@ from collfs.transport import Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from collfs.record import Buffer, Name, Record, Stat, Want
     from collfs.transport.registry import TransportOptions
@@ -58,6 +58,10 @@ class LocalTransport(Transport):
         if record.errno:
             raise OSError(record.errno, os.strerror(record.errno), want.path)
         return record
+
+    def listen(self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]) -> None:
+        if self._cached is None:
+            self.reader.scratch = scratch
 
     def fetch(self, wants: Sequence[Want]) -> Iterator[Record]:
         return self.reader.fetch(wants)

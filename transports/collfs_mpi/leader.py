@@ -11,9 +11,9 @@ import time
 from mpi4py import MPI
 
 from collfs.errors import RecordError
+from collfs.stream.intake import Intake
 
 from .groups import LONG, SHORT, wait_while_moving
-from .intake import Intake
 from .stream import Receiver
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collfs.record import Record
 
 IDLE = 0.02  # seconds between two looks of the thread at a silent stream
+BRISK, BRIEF = 2e-3, 2e-4  # so long after a message no pause is made: if a payload is on its way, or it isn't
 HURRY = 1.0  # so long after a want of this process it looks more often
 
 
@@ -58,13 +59,17 @@ class Leader:
 
     def run(self) -> None:
         """The thread."""
-        pause = SHORT
+        pause, last = SHORT, time.monotonic()
         while not self._stop and not self.receiver.closed:
             if self._take():
-                pause = SHORT
-            else:
-                time.sleep(pause)
-                pause = min(pause * 1.3, LONG if time.monotonic() - self.hurry < HURRY else IDLE)
+                pause, last = SHORT, time.monotonic()
+                continue
+            now = time.monotonic()
+            if now - last < (BRISK if self.receiver.expecting else BRIEF):
+                time.sleep(0)  # much of what MPI moves, it moves while it is asked
+                continue
+            time.sleep(pause)
+            pause = min(pause * 1.3, LONG if now - self.hurry < HURRY or self.receiver.expecting else IDLE)
 
     def pump(self) -> bool:
         """One message, unless a thread takes them; whether there was one."""

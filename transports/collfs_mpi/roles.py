@@ -18,7 +18,6 @@ from collfs.transport import Transport
 from collfs.transport.registry import RANK_PID
 
 from .groups import Groups, wait
-from .large import copy_large
 from .leader import Leader
 from .root import Publisher
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from collfs.record import Buffer, Name, Record, Stat, Want
     from collfs.transport.registry import TransportOptions
 
-WHOLE = 64 << 20  # larger files don't pass through the root's memory as a whole
 LOOK = 0.05  # seconds between two looks at whether the node's stream has ended
 TAG = 7
 
@@ -47,15 +45,13 @@ class MpiTransport(Transport):
     def __init__(self, comm: MPI.Intracomm, options: TransportOptions) -> None:
         self.comm, self.patience = comm, float(options.patience)
         self.root = int(getattr(options, "root", 0) or 0)
-        self.reader = Reader(WHOLE if options.max_file_bytes is None else min(WHOLE, options.max_file_bytes))
-        self.max_file_bytes = options.max_file_bytes
+        self.reader = Reader(options.max_file_bytes)
         self.main, self.pid = get_ident(), os.getpid()
         self.publisher: Publisher | None = None  # of the root
         self.leader: Leader | None = None  # of a leader
         self.groups: Groups | None = None
         self.ended = False  # the stream is closed, has failed, or MPI_Finalize was called
         self.failure = ""  # why, if it has failed
-        self._copies = 0
         self._looked = 0.0
         self._copy_of: Callable[[str], str] = lambda path: ""
         self._scratch = ""
@@ -107,6 +103,7 @@ class MpiTransport(Transport):
     def listen(self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]) -> None:
         """The store is ready: records that arrive go to *deliver*; large ones are written below *scratch* first."""
         self._copy_of, self._scratch = copy_of, scratch
+        self.reader.scratch = scratch
         if self.leader is not None:
             self.leader.listen(deliver, scratch, self._end)
         if self._threaded and not self._running.locked():
@@ -191,20 +188,7 @@ class MpiTransport(Transport):
 
     def fetch(self, wants: Sequence[Want]) -> Iterator[Record]:
         """The root reads; nobody else is asked."""
-        if self.is_root:
-            for record in self.reader.fetch(wants):
-                yield self._copied(record)
-
-    def _copied(self, record: Record) -> Record:
-        """A file that was too large for the reader's memory, copied into the store piece by piece."""
-        st = record.st
-        if st is None or st.st_size <= WHOLE or st.st_mode & 0o170000 != 0o100000 or record.content is not None:
-            return record
-        if not self._scratch or (self.max_file_bytes is not None and st.st_size > self.max_file_bytes):
-            return record
-        self._copies += 1
-        record.node_path = copy_large(record.path, st, f"{self._scratch}/in.{self.pid}.r{self._copies}")
-        return record
+        return self.reader.fetch(wants) if self.is_root else iter(())
 
     def publish(self, records: Iterable[Record]) -> None:
         """Start the broadcasts of *records*; wait for nobody."""

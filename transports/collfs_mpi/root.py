@@ -12,9 +12,10 @@ from __future__ import annotations
 import time
 from _thread import allocate_lock, get_ident
 
+from collfs.stream import CHUNK, CLOSE
+from collfs.stream.outgoing import held, messages, parcels, vain
+
 from .groups import SHORT, wait_while_moving
-from .kinds import CHUNK, CLOSE
-from .outgoing import held, messages, parcels, vain
 from .stream import WINDOW, Sender
 
 TYPE_CHECKING = False
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from collfs.record import Record, Want
-
-    from .stream import Message
+    from collfs.stream import Message
 
 CROWDED = 64 << 20  # bytes of content that wait in memory; beyond, the copies in the store are sent
 AT_ONCE = 1 << 20  # bytes that the wanting thread sends itself, if there is a thread for the rest
+BRISK = 2e-3  # so long after something has moved no pause is made
 IDLE = 0.02  # seconds between two looks of the thread, if nobody wakes it
 
 
@@ -95,11 +96,15 @@ class Publisher:
 
     def run(self) -> None:
         """Broadcasts under way go on while the program computes."""
+        last, moved = 0.0, -1
         while not self._stop:
             if self._progress(CHUNK):
                 self._wake.acquire(timeout=IDLE)
-            else:
-                time.sleep(SHORT)
+                continue
+            now = time.monotonic()
+            if self.sender.moved != moved:
+                last, moved = now, self.sender.moved
+            time.sleep(0 if now - last < BRISK else SHORT)  # much of what MPI moves, it moves while it is asked
 
     def wake_up(self) -> None:
         """Have the thread look now."""

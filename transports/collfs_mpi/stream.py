@@ -1,5 +1,10 @@
 """The stream: messages from the root to all leaders, in order, by non-blocking broadcasts.
 
+::
+
+    message = head (24 bytes, one Ibcast)  +  payload (one Ibcast)
+    head    = magic, kind, payload length, sequence number
+
 Every broadcast is started by the root and, in the same order, by each leader (MPI 4.1, section 6.12: matched by order
 on a communicator).
 
@@ -8,20 +13,22 @@ Rules of the file: knows MPI and bytes, not records, stores or tables; nothing h
 
 from __future__ import annotations
 
+import struct
+
 from mpi4py import MPI
 
 from collfs.errors import RecordError
-
-from .kinds import CHUNK, CLOSE, HEAD, MAGIC, RECORDS
+from collfs.stream import CHUNK, CLOSE, RECORDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from collfs.record import Buffer
+    from collfs.stream import Message
 
-    Message = tuple[int, Buffer]
-
+HEAD = struct.Struct("<4sIQQ")
+MAGIC = b"cfs1"
 WINDOW = 8 * CHUNK  # bytes under way, if a thread starts what is next
 TESTED = 32  # requests that one look at them tests; the others wait for these anyway
 
@@ -104,7 +111,8 @@ class Receiver:
         self.sequence = 0
         self.bytes = self.missed = 0
         self._head = bytearray(HEAD.size)
-        self._payload: bytearray | None = None
+        self._buffer = memoryview(bytearray())  # for every payload the same: fresh memory costs more than the copying
+        self._payload: memoryview | None = None
         self._kind = 0
         self._request: MPI.Request = MPI.REQUEST_NULL
         self._post()
@@ -112,8 +120,15 @@ class Receiver:
     def _post(self) -> None:
         self._request = self.comm.Ibcast([self._head, MPI.BYTE], root=0)
 
-    def take(self) -> tuple[int, bytearray] | None:
+    @property
+    def expecting(self) -> bool:
+        """Whether a payload is on its way."""
+        return self._payload is not None
+
+    def take(self) -> tuple[int, memoryview] | None:
         """The next message (kind, payload) if it has arrived, else None. After CLOSE: None, for ever.
+
+        The payload is valid until the next call.
 
         A gap in the numbers is counted in ``missed``; the message after it is given all the same.
 
@@ -124,7 +139,9 @@ class Receiver:
                 size = self._open()
                 if size < 0:
                     return None
-                self._payload = bytearray(size)
+                if size > len(self._buffer):
+                    self._buffer = memoryview(bytearray(CHUNK))
+                self._payload = self._buffer[:size]
                 if size:
                     self._request = self.comm.Ibcast([self._payload, MPI.BYTE], root=0)
                     continue

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, PYFUNCTYPE, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
 
 from ... import _libc
 from ...errors import InterposeRefused
@@ -27,6 +27,9 @@ MAGIC = int.from_bytes(b"collfs01", "little")
 REACH = (1 << 31) - (1 << 24)  # a rel32 jump, with room to spare
 PAGE = 4096
 CODE_NAME = b"collfs-code"  # what /proc/self/maps calls it
+
+
+latest: list[Code] = []  # the one that was mapped last in this process; none is ever unmapped
 
 
 def blob() -> bytes:
@@ -50,7 +53,7 @@ def blob() -> bytes:
 
 
 class Code:
-    """The mapped machine code of this process, with its functions as Python callables, which keep the GIL."""
+    """The mapped machine code of this process, with its functions as Python callables, which keep the GIL (but ``sum64``)."""
 
     def __init__(self, near: list[tuple[int, int]], tail: int) -> None:
         """
@@ -85,6 +88,8 @@ class Code:
         self.forget = PYFUNCTYPE(None, c_void_p, c_char_p, c_uint64, c_uint64)(at + h.forget)
         self.poke = PYFUNCTYPE(c_int64, c_void_p, c_char_p, c_uint64, c_uint64)(at + h.poke)
         self.put = PYFUNCTYPE(c_int64, c_void_p, POINTER(News))(at + h.put)
+        self.sum64 = CFUNCTYPE(c_uint64, c_void_p, c_uint64, c_uint64)(at + h.sum64)
+        latest[:] = [self]
 
     def map(self, trampolines: bytes) -> None:
         """Map the blob with *trampolines* behind it. Only before the first site jumps there."""

@@ -127,6 +127,8 @@ class BlobHeader(Structure):
             "forget",
             "poke",
             "put",
+            "sum64",
+            "even",
         )
     ]
 

@@ -9,6 +9,7 @@
  */
 #include "change.h"
 #include "rows.h"
+#include "sum.h"
 #include "writer.h"
 
 static COLD i64 libc_relative(struct table *t, u64 *a, u64 nr, int fd);

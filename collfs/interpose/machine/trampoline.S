@@ -34,6 +34,8 @@ blob:
         .long   forget - blob
         .long   poke - blob
         .long   put - blob
+        .long   sum64 - blob
+        .long   0                               /* an even number of them */
 /* templates: start, size, then the holes, relative to start (each the place of a rel32) */
 .macro ROW name
         .long   \name - blob, \name\()_end - \name

@@ -1,20 +1,24 @@
-"""A leader's intake: messages of the stream become records again.
+"""Messages become records again.
 
-Rules of the file: knows messages and files, not MPI; what doesn't fit together is refused and counted, and the stream
+Rules of the file: what doesn't fit together is refused and counted, and the stream
 goes on. Nothing is believed for its length: memory and files grow with what has arrived.
 """
 
 from __future__ import annotations
 
 import os
-from binascii import crc32
 from errno import EAGAIN
 
 from collfs.errors import RecordError
 from collfs.record import Record
 from collfs.record.wire import unpack, unpack_all, unpack_wants
 
-from .kinds import BEGIN, END, MOST, PART, PIECE, RECORDS, TAIL, VAIN
+from . import BEGIN, END, MOST, PART, PIECE, RECORDS, TAIL, VAIN
+from .sums import checksum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collfs.record import Buffer
 
 
 class Intake:
@@ -31,10 +35,10 @@ class Intake:
         self._begun: Record | None = None
         self._fd = -1
         self._file = ""
-        self._length = self._crc = 0
+        self._length = self._sum = 0
         self._parts = bytearray()
 
-    def add(self, kind: int, payload: bytearray) -> list[Record]:
+    def add(self, kind: int, payload: Buffer) -> list[Record]:
         """The records that are complete with this message. Never raises: a full store costs a record only."""
         try:
             if kind == RECORDS:
@@ -53,10 +57,10 @@ class Intake:
             return self.refuse(str(exc))
         return []
 
-    def _whole(self, payload: bytearray) -> list[Record]:
+    def _whole(self, payload: Buffer) -> list[Record]:
         if self._parts:
             self._part(payload)
-            payload, self._parts = self._parts, bytearray()
+            payload, self._parts = self._parts, bytearray()  # a view of the old ones keeps them
         records: list[Record] = []
         try:
             for record in unpack_all(payload):
@@ -67,12 +71,12 @@ class Intake:
             self.refuse(str(exc))
         return records
 
-    def _part(self, payload: bytearray) -> None:
+    def _part(self, payload: Buffer) -> None:
         if len(self._parts) + len(payload) > MOST:
             raise RecordError(f"a frame of more than {MOST} bytes")
         self._parts += payload
 
-    def _begin(self, payload: bytearray) -> None:
+    def _begin(self, payload: Buffer) -> None:
         self._drop()
         record, end = unpack(payload)
         if end != len(payload) or record.st is None or record.node_path is None:
@@ -81,28 +85,28 @@ class Intake:
         self._number += 1
         self._fd = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._begun = record
-        self._length = self._crc = 0
+        self._length = self._sum = 0
 
-    def _piece(self, payload: bytearray) -> None:
+    def _piece(self, payload: Buffer) -> None:
         if self._begun is None or self._begun.st is None:
             return  # refused before
         view = memoryview(payload)
-        self._crc = crc32(view, self._crc)
+        self._sum = checksum(view, self._sum)
         self._length += len(view)
         if self._length > self._begun.st.st_size:
             raise RecordError(f"{self._begun.path!r}: more than {self._begun.st.st_size} bytes came")
         while view:
             view = view[os.write(self._fd, view) :]
 
-    def _end(self, payload: bytearray) -> list[Record]:
+    def _end(self, payload: Buffer) -> list[Record]:
         record = self._begun
         if record is None or record.st is None:
             return []
-        length, crc = TAIL.unpack(payload) if len(payload) == TAIL.size else (-1, 0)
-        if (length, crc) != (self._length, self._crc) or length != record.st.st_size:
+        length, total = TAIL.unpack(payload) if len(payload) == TAIL.size else (-1, 0)
+        if (length, total) != (self._length, self._sum) or length != record.st.st_size:
             raise RecordError(
-                f"{record.path!r}: expected {record.st.st_size} bytes of crc {crc:#x}, found {self._length} of"
-                f" {self._crc:#x}"
+                f"{record.path!r}: expected {record.st.st_size} bytes of sum {total:#x}, found {self._length} of"
+                f" {self._sum:#x}"
             )
         os.fchmod(self._fd, record.st.st_mode & 0o7777)
         os.utime(self._fd, ns=(record.st.st_atim, record.st.st_mtim))

@@ -3,21 +3,21 @@
 A large file is never held in memory for sending: its pieces are mapped from the copy in the root's store, one after the
 other, when their turn comes. A small one travels inside its frame, with others in one message.
 
-Rules of the file: knows records, files and messages, not MPI.
+Rules of the file: a message is made when it is asked for.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from binascii import crc32
 from errno import EAGAIN
 
 from collfs.errors import RecordError
 from collfs.record import Record
 from collfs.record.wire import pack, pack_wants
 
-from .kinds import BEGIN, CHUNK, END, MOST, PART, PIECE, RECORDS, TAIL, VAIN
+from . import BEGIN, CHUNK, END, MOST, PART, PIECE, RECORDS, TAIL, VAIN
+from .sums import checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from collfs.record import Want
 
-    from .stream import Message
+    from . import Message
 
     Parcel = tuple[Record, str]  # a record, and the file that holds its content (empty: the record does)
 
@@ -109,12 +109,12 @@ def _parts(frame: bytes) -> Iterator[Message]:
 
 def _large(frame: bytes, content: memoryview | None, name: str) -> Iterator[Message]:
     yield BEGIN, frame
-    length = crc = 0
+    length = total = 0
     for piece in _mapped(name) if content is None else _views(content):
-        crc = crc32(piece, crc)
+        total = checksum(piece, total)
         length += len(piece)
         yield PIECE, piece
-    yield END, TAIL.pack(length, crc)
+    yield END, TAIL.pack(length, total)
 
 
 def _views(content: memoryview) -> Iterator[memoryview]:

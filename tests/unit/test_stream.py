@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from collfs.record import CONTENT, Name, Record, Stat, Want
 from collfs.record.wire import pack
-from collfs_mpi import kinds, outgoing
-from collfs_mpi.intake import Intake
-from collfs_mpi.kinds import BEGIN, CHUNK, CLOSE, END, PART, PIECE, RECORDS, VAIN
+from collfs.stream import BEGIN, CHUNK, CLOSE, END, PART, PIECE, RECORDS, VAIN, outgoing
+from collfs.stream.intake import Intake
 
 DIRECTORY = Stat(0o40755, 2, 1, 2, 0, 0, 0, 4096, 4096, 8, 1, 2, 3)
 
@@ -189,7 +188,3 @@ def test_no_damage_is_ever_believed(intake, data):
 @given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=300)), max_size=6))
 def test_garbage_never_raises(intake, messages):
     taken(intake, [(kind, bytearray(payload)) for kind, payload in messages])
-
-
-def test_a_head_has_the_size_that_its_picture_says():
-    assert kinds.HEAD.size == 24
