@@ -9,6 +9,7 @@ Rules of the file: waits politely, by sleeping; holds no lock while it waits.
 
 from __future__ import annotations
 
+import _imp
 import time
 
 TYPE_CHECKING = False
@@ -48,12 +49,15 @@ class Awaiting:
                 left.pop()
             return not left
 
-        before, since = -1, time.monotonic()
+        before, since, asked = -1, time.monotonic(), False
         last = since + LONGEST * self.patience
         while True:
             if fulfilled():
                 self.quiet = min(self.patience, self.quiet * 2)
                 return []
+            if not asked:
+                asked = True
+                self.transport.ask([want for want in reversed(left) if self._open(want)])
             # then once more: what came before the end has come
             if not self.transport.step() and not fulfilled():
                 return []
@@ -65,3 +69,18 @@ class Awaiting:
                 return [want for want in reversed(left) if self._open(want)]
             time.sleep(pause)
             pause = min(pause * 1.5, LONG_PAUSE)
+
+
+def give_import_lock() -> int:
+    """Release the global import lock if this thread has it; how often it had it.
+
+    importlib holds it while it calls a finder (_bootstrap._find_spec), and a thread that imports something for the
+    transport, ours or its own, would wait for us while we wait for it.
+    """
+    times = 0
+    try:
+        while True:
+            _imp.release_lock()
+            times += 1
+    except RuntimeError:
+        return times

@@ -22,10 +22,11 @@ import _imp
 import os
 import sys
 from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident
-from errno import EAGAIN, EHOSTDOWN, EIO, ENOENT, ENOTDIR, EREMOTEIO, ESTALE, ETIMEDOUT
+from errno import EAGAIN, EDQUOT, EHOSTDOWN, EIO, ENOENT, ENOSPC, ENOTDIR, EREMOTEIO, ESTALE, ETIMEDOUT
 
 from . import _libc
-from .interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_NATIVE, K_REG, K_UNKNOWN
+from .awaiting import Awaiting, give_import_lock
+from .interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_NATIVE, K_REG, K_UNKNOWN, K_WRITTEN
 from .record import CONTENT, LIST, META, NAMES, Record, Want
 from .store.node import wait_for_lock
 from .transport import Transport
@@ -34,7 +35,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from .awaiting import Awaiting
     from .messages import Messages
     from .store.node import NodeStore
     from .store.stager import Stager
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SILENCES = 1000  # paths in the report
 PIECE = 4 << 20  # bytes of content, in memory or placed, for one call of Transport.publish
-ILL = (EIO, ESTALE, ETIMEDOUT, EHOSTDOWN, EREMOTEIO)  # said of a file system, not of a file
+ILL = (EIO, ESTALE, ETIMEDOUT, EHOSTDOWN, EREMOTEIO, ENOSPC, EDQUOT)  # said of a file system, not of a file
 
 
 class Fetcher:
@@ -90,9 +90,8 @@ class Fetcher:
         self._told: set[str] | None = None
         if transport.is_root and transport.collective and (transport.shares_store or not store.created):
             self._told = set()
+        self._retold: set[str] | None = set() if transport.is_root and transport.collective else None
         if transport.follows:
-            from .awaiting import Awaiting  # now, since it won't be staged later
-
             self._awaiting = Awaiting(transport, self.table, self.patience, self.missing)
         if not transport.bounded:
             from .transport.guard import Guard, flaw
@@ -111,7 +110,7 @@ class Fetcher:
         """Whether the table lacks what *want* asks for, and asking may help."""
         if want in self._vain:
             return False
-        return self._lacks(want) or (self._told is not None and self._untold(want))
+        return self.lacks(want) or (self._told is not None and self._untold(want))
 
     def _untold(self, want: Want) -> bool:
         """Whether the followers may lack what the table of the root knows. Metadata and absences come with listings."""
@@ -119,7 +118,8 @@ class Fetcher:
             return False
         return self._told is not None and _key(want) not in self._told
 
-    def _lacks(self, want: Want) -> bool:
+    def lacks(self, want: Want) -> bool:
+        """Whether the table can't answer *want* yet."""
         word = self.table.probe(want.path)
         kind = word & 0xFF
         if kind == K_UNKNOWN:
@@ -157,6 +157,10 @@ class Fetcher:
         """Whether a want of this thread would be ignored, because it is part of a fetch."""
         return get_ident() in self._busy
 
+    def rest(self, on: bool) -> None:
+        """Have all wants of this thread ignored, or no longer: a thread that fills the table must not wait for it."""
+        (self._busy.add if on else self._busy.discard)(get_ident())
+
     def want(self, wants: Iterable[Want]) -> None:
         """Have *wants* staged, as far as that is possible now."""
         if self.dead or os.getpid() != self.pid:
@@ -164,13 +168,16 @@ class Fetcher:
         me = get_ident()
         if me in self._busy:
             return
-        todo = [w for w in wants if self.managed(w.path) and self.missing(w)]
+        wants = [want for want in wants if self.managed(want.path)]
+        if self._retold is not None:
+            self._retell([w for w in wants if w.aspect in (LIST, NAMES) and self.kind(w.path) == K_WRITTEN])
+        todo = [want for want in wants if self.missing(want)]
         if not todo:
             return
         self.wants += len(todo)
         self.log += todo
         self._busy.add(me)
-        times, loaded = _give_import_lock(), len(sys.modules)
+        times, loaded = give_import_lock(), len(sys.modules)
         try:
             if self._awaiting is not None:
                 self._await(todo)
@@ -190,6 +197,14 @@ class Fetcher:
         if self.on_loaded is not None and len(sys.modules) > loaded:
             self.on_loaded(list(sys.modules)[loaded:])
 
+    def _retell(self, changed: list[Want]) -> None:
+        """Directories that this process has changed and lists natively: others may want them as they are now."""
+        assert self._retold is not None
+        changed = [want for want in changed if want.path not in self._retold]
+        if changed:
+            self._retold.update([want.path for want in changed])
+            self.transport.give_up(changed)
+
     def _await(self, todo: list[Want]) -> None:
         """Others fill the table."""
         assert self._awaiting is not None
@@ -204,32 +219,34 @@ class Fetcher:
                 "silent", f"nobody sent {silent[0].path} in time: such files are read natively (divergence)"
             )
 
-    def deliver(self, records: Iterable[Record]) -> None:
-        """Stage records that came by themselves, in whichever thread."""
-        me = get_ident()
+    def deliver(self, records: Iterable[Record]) -> int:
+        """Stage records that came by themselves, in whichever thread; the number of the table's last listing."""
+        me, rested = get_ident(), self.resting()
         self._busy.add(me)
         try:
             while not self._lock.acquire(timeout=1.0):
                 pass
             try:
                 if not wait_for_lock(self.store.write, _libc.LOCK_EX, self.patience):
-                    return
+                    return 0
                 try:
                     epoch = int(self.table.header.epoch)
                     for record in records:
                         self._take_over(record, epoch)
+                    return int(self.table.header.sequence)
                 finally:
                     _libc.flock(self.store.write, _libc.LOCK_UN)
             finally:
                 self._lock.release()
         finally:
-            self._busy.discard(me)
+            if not rested:
+                self._busy.discard(me)
 
     def _take_over(self, record: Record, epoch: int) -> None:
         """One record that came by itself. What can't be staged is marked native, or the node would wait for it."""
         error = record.errno not in (0, ENOENT, ENOTDIR)
-        if error and not self._lacks(Want(record.path, CONTENT)) and not self._lacks(Want(record.path, LIST)):
-            return  # this node has it
+        if error and self.kind(record.path) != K_DIR and not self.lacks(Want(record.path, CONTENT)):
+            return  # this node has it; but a directory that the sender can't list has changed there
         staged = self._take(record, epoch)
         whole = record.content is not None or record.node_path is not None
         if not error and (not staged or (whole and self.kind(record.path) != K_FILE)):
@@ -310,7 +327,7 @@ class Fetcher:
                 f"transport {transport.name!r} failed: {type(exc).__name__}: {exc}. From now on what isn't staged is"
                 " read natively"
             )
-        vain = [w for w in todo if self._lacks(w)]
+        vain = [w for w in todo if self.lacks(w)]
         self._vain.update(vain)
         self.unanswered += len(vain)
         if self._told is not None:
@@ -357,6 +374,8 @@ class Fetcher:
     def forgive(self, path: str = "") -> None:
         """What was asked for in vain may be asked for again: somebody says that files have changed, such as *path*."""
         self._vain.clear()
+        if self._retold:
+            self._retold.clear()
         if self._told:
             self._told = {key for key in self._told if key.rstrip("/") != path and not key.startswith(path + "/")}
 
@@ -366,21 +385,6 @@ class Fetcher:
         :raises Exception: what it raised
         """
         self._transport.close()
-
-
-def _give_import_lock() -> int:
-    """Release the global import lock if this thread has it; how often it had it.
-
-    importlib holds it while it calls a finder (_bootstrap._find_spec), and a thread that imports something for the
-    transport, ours or its own, would wait for us while we wait for it.
-    """
-    times = 0
-    try:
-        while True:
-            _imp.release_lock()
-            times += 1
-    except RuntimeError:
-        return times
 
 
 def _key(want: Want) -> str:

@@ -142,7 +142,7 @@ class Session:
             if options.transport != "auto" or launched(os.environ):
                 self.choice = choose(options.transport, options, fallback=options.fallback, prefixes=self.prefixes)
                 self.transport = self.choice.transport
-                self.transport.listen(lambda records: None, "", lambda path: "")
+                self.transport.listen(lambda records: 0, "", lambda path: "")
             return
         from .store.stager import Stager, default_limit
 
@@ -177,18 +177,22 @@ class Session:
             patience=self.options.patience,
             messages=self.messages,
         )
+        self.transport.rest = self.fetcher.rest  # type: ignore[method-assign]
         self.transport.listen(self.fetcher.deliver, self.store.path + "/f", self.fetcher.copy_of)
         self._audit = Audit(self.fetcher, Libraries(self.fetcher, os.environ.get("LD_LIBRARY_PATH", "")))
         self._audit.install()
         self._finder = Finder(self.fetcher, self._believe_no_absence)
         sys.meta_path.insert(0, self._finder)
-        if not (self.transport.is_root and (self.store.created or self.transport.collective)):
+        if not self.store.created or self.transport.collective or self.transport.follows:
             sys.dont_write_bytecode = True  # one writer is enough, and each write makes a directory native
 
     def _believe_no_absence(self) -> None:
         """``importlib.invalidate_caches()``: listings made so far are no longer believed in this process."""
         if self.interposer is not None and self.store is not None and os.getpid() == self.pid:
-            self.interposer.code.cell.floor = self.store.table.header.sequence
+            number = int(self.store.table.header.sequence)
+            self.interposer.code.cell.floor = (
+                self.transport.disbelieve(number) if self.transport is not None else number
+            )
 
     def _announce(self, names: list[str]) -> None:
         """Want the modules *names*, which this process has loaded for itself: the program that imports them next finds
@@ -282,6 +286,7 @@ class Session:
                 self._stop_triggers()
                 if self.bulk is not None and self.store is not None and self.fetcher is not None:
                     self.bulk.save(self.store, self.fetcher)
+                self._write_bytecode()
                 self._write_report()
                 if self.store is not None and self.store.created:
                     from .bundle import write as write_bundle
@@ -290,6 +295,15 @@ class Session:
         finally:
             self._release()
             self._move(CLOSED)
+
+    def _write_bytecode(self) -> None:
+        transport, fetcher = self.transport, self.fetcher
+        if transport is None or fetcher is None or sys.dont_write_bytecode or not transport.is_root:
+            return
+        if transport.collective or transport.follows:
+            from .triggers.bytecode import write_missing
+
+            write_missing(fetcher.managed)
 
     def _stop_triggers(self) -> None:
         if self._audit is not None:

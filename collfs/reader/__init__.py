@@ -93,6 +93,12 @@ class Reader:
     def _count(self, which: int, number: int = 1) -> None:
         self._counts.setdefault(get_ident(), [0, 0, 0, 0])[which] += number
 
+    def admit(self, fd: int) -> None:
+        """Called with everything that has been opened, before it is looked at. Default: all is welcome.
+
+        :raises OSError: to refuse it
+        """
+
     # -- single questions ----------------------------------------------------------------------------------------
 
     def stat(self, path: str) -> Stat:
@@ -247,6 +253,7 @@ class Reader:
         self._count(_OPS)
         fd = os.open(where, _OPEN_DIRECTORY | flags)
         try:
+            self.admit(fd)
             # Before the names: if the directory changes meanwhile, its recorded mtime is too old, and that is noticed.
             st = Stat.from_stat_result(os.fstat(fd))
             if metadata:
@@ -295,6 +302,7 @@ class Reader:
             self._count(_OPS)
             fd = os.open(where, _OPEN_FILE | flags)
             try:
+                self.admit(fd)
                 before = os.fstat(fd)
                 if not S_ISREG(before.st_mode):
                     return Stat.from_stat_result(before), None
@@ -303,9 +311,6 @@ class Reader:
                     return Stat.from_stat_result(before), None
                 if scratch and before.st_size >= PLACED:
                     content = self._placed(fd, before, scratch, hold)
-                    if content == "":
-                        self._count(_SKIPPED)
-                        return Stat.from_stat_result(before), None
                 else:
                     if hold is not None:
                         hold.reserve(before.st_size)

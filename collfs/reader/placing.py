@@ -25,8 +25,8 @@ _numbers = count()  # next() of it is one step of the interpreter: two threads n
 def place(fd: int, st: os.stat_result, scratch: str, hold: Hold | None) -> str | None:
     """Copy the open file *fd*, whose metadata is *st*, into a new file in *scratch*.
 
-    :returns: its name; None if the file proved shorter; "" if there is no room
-    :raises OSError: what reading or writing gave otherwise
+    :returns: its name; None if the file proved shorter
+    :raises OSError: what reading or writing gave; ENOSPC, if there is no room
     """
     name = f"{scratch}/in.{os.getpid()}.r{next(_numbers)}"
     copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -38,10 +38,8 @@ def place(fd: int, st: os.stat_result, scratch: str, hold: Hold | None) -> str |
         os.fchmod(copy, st.st_mode & 0o7777)
         os.utime(copy, ns=(st.st_atime_ns, st.st_mtime_ns))
         return name
-    except OSError as exc:
+    except BaseException:
         whole = False
-        if exc.errno in (ENOSPC, EDQUOT):
-            return ""
         raise
     finally:
         os.close(copy)

@@ -9,6 +9,7 @@
             PIECE    ... in pieces ...
             END      ... up to here (its payload: length and checksum)
             VAIN     wants that couldn't be answered: nothing will come for them
+            MARK     the sender's program has called importlib.invalidate_caches(): its listings so far are old
             CLOSE    the sender has closed; nothing follows
 
 Between BEGIN and END of one content nothing else may come. How kind and payload travel is the transport's.
@@ -27,6 +28,6 @@ if TYPE_CHECKING:
     Message = tuple[int, Buffer]
 
 CHUNK = 8 << 20  # bytes of payload at most: counts stay below 2 GiB, whatever the size of a file
-RECORDS, PART, BEGIN, PIECE, END, VAIN, CLOSE = range(1, 8)
+RECORDS, PART, BEGIN, PIECE, END, VAIN, MARK, CLOSE = range(1, 9)
 TAIL = struct.Struct("<QQ")  # payload of END: length of the content, and its checksum (sums.py) over the pieces
 MOST = 256 << 20  # bytes of one frame: a listing of some two million names

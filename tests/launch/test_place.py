@@ -227,6 +227,8 @@ def test_the_core_part_loads_no_other_module(run_python):
         ({**SRUN, "PMIX_RANK": "3", "PMI_RANK": "3", "PMI_SIZE": "5"}, ["collfs_slurm"]),
         ({**SRUN, "MPI_LOCALRANKID": "0", "PMI_RANK": "1", "PMI_SIZE": "2"}, ["collfs_hydra"]),
         ({"COLLFS_RANK": "1", "COLLFS_NODES": "a,b", "COLLFS_ROOT": "tcp://a:1"}, []),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "5", "SLURM_JOB_ID": "7"}, []),  # a batch script
+        ({"RANK": "0", "WORLD_SIZE": "5", "LOCAL_RANK": "0"}, []),
         ({**SRUN, "COLLFS_PLUGINS": "slurm"}, ["collfs_slurm"]),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import textwrap
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -56,8 +58,6 @@ def show(run_python, tmp_path):
     """The place that a child with that site folder finds, and whether pluggy, metadata and mine were loaded."""
 
     def run(*, scan=False, before="", **env):
-        import os
-
         paths = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
         code = SHOW.format(scan=scan, before=before)
         cleared = dict.fromkeys(name for name in os.environ if name.startswith(("SLURM_", "PMI", "OMPI_", "FLUX_")))
@@ -185,7 +185,7 @@ def test_a_name_that_leads_nowhere_is_an_error(site, show, text):
     assert lines(show(COLLFS_PLUGINS=text))[0].startswith("OptionError ")
 
 
-def test_our_own_register_as_a_strangers_would(site, run_python):
+def test_our_own_register_as_a_strangers_would():
     from collfs.plugins import Manager
 
     manager = Manager()
@@ -199,8 +199,7 @@ def test_our_own_register_as_a_strangers_would(site, run_python):
 
 
 def test_our_own_are_found_by_entry_point_too(site, run_python):
-    for name, module in OWN.items():
-        folder = site(name, "", module)
+    (folder, *_) = {site(name, "", module) for name, module in OWN.items()}
     code = f"""
         import sys
         sys.path.insert(0, {str(folder)!r})
@@ -209,8 +208,6 @@ def test_our_own_are_found_by_entry_point_too(site, run_python):
         print(*sorted(name for name, _ in manager.list_name_plugin()))
         print(plugins.ask_one("flux", {{"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "2"}}))
     """
-    import textwrap
-
     first, second = run_python(textwrap.dedent(code)).stdout.splitlines()
     assert set(OWN) <= set(first.split())
     assert second == "Place(rank=1, size=2, source='flux')"

@@ -273,3 +273,37 @@ def test_random_schedules_end_are_right_and_every_divergence_is_named(mpirun, tm
             assert silences == ended.ranks[rank][f"silences{number}"], (number, rank)
     assert unnamed == []
     assert unheard == []
+
+
+INVALIDATES = """
+import importlib, time
+from collfs.interpose.machine.layout import K_FILE
+session = mpirank.start(**options)
+calls = int(sys.argv[2])
+def at(number):
+    importlib.invalidate_caches()
+    work(("module", number))
+if rank == 0:
+    for number in range(calls): at(number)
+    told(session)
+    comm.barrier()
+else:
+    comm.barrier()  # the root is ahead: its listings have come, also those after its last call
+    deadline = time.monotonic() + 5
+    while session.fetcher.kind(f"{folder}/s0m{calls - 1}.py") != K_FILE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    begun = time.monotonic()
+    for number in range(calls): at(number)
+    mpirank.emit(took=time.monotonic() - begun)
+    told(session)
+comm.barrier()  # the root stays: at the end of the stream nobody would wait
+"""
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_invalidate_caches_means_the_same_moment_on_all_ranks(mpirun, tree, calls):
+    # a listing that the root made after its own call is new for the others, too, though it came before theirs
+    ended = mpirun(4, ONE + INVALIDATES, tree, str(calls))
+    assert silent(ended) == {}
+    assert max(told.get("took", 0) for told in ended.ranks) < PATIENCE

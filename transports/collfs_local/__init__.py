@@ -59,7 +59,7 @@ class LocalTransport(Transport):
             raise OSError(record.errno, os.strerror(record.errno), want.path)
         return record
 
-    def listen(self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]) -> None:
+    def listen(self, deliver: Callable[[Iterable[Record]], int], scratch: str, copy_of: Callable[[str], str]) -> None:
         if self._cached is None:
             self.reader.scratch = scratch
 

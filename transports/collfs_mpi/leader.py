@@ -11,6 +11,7 @@ import time
 from mpi4py import MPI
 
 from collfs.errors import RecordError
+from collfs.stream import MARK
 from collfs.stream.intake import Intake
 
 from .groups import LONG, SHORT, wait_while_moving
@@ -39,18 +40,24 @@ class Leader:
         self.threaded, self.devices = threaded, devices
         self.hurry = 0.0
         self.intake: Intake | None = None
-        self._deliver: Callable[[Iterable[Record]], None] = lambda records: None
+        self._deliver: Callable[[Iterable[Record]], int] = lambda records: 0
         self._ended: Callable[[Exception | None], None] = lambda exc: None
+        self._mark: Callable[[int], None] = lambda number: None
         self._stop = False
         self._missed = 0
 
     def listen(
-        self, deliver: Callable[[Iterable[Record]], None], scratch: str, ended: Callable[[Exception | None], None]
+        self,
+        deliver: Callable[[Iterable[Record]], int],
+        scratch: str,
+        ended: Callable[[Exception | None], None],
+        mark: Callable[[int], None],
     ) -> None:
         """
         :param ended: called when nothing comes any more, with what went wrong
+        :param mark: called with the number of the last listing, when the root's program doesn't believe it any more
         """
-        self._deliver, self._ended, self.intake = deliver, ended, Intake(scratch)
+        self._deliver, self._ended, self._mark, self.intake = deliver, ended, mark, Intake(scratch)
 
     @property
     def orderly(self) -> bool:
@@ -92,6 +99,9 @@ class Leader:
         if receiver.missed != self._missed:
             self._missed = receiver.missed
             self._deliver(intake.refuse("a message is missing"))
+        if message[0] == MARK:
+            self._mark(self._deliver([]))
+            return True
         records = [self._mend(record) for record in intake.add(*message)]
         if records:
             self._deliver(records)

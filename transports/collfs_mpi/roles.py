@@ -53,6 +53,7 @@ class MpiTransport(Transport):
         self.ended = False  # the stream is closed, has failed, or MPI_Finalize was called
         self.failure = ""  # why, if it has failed
         self._looked = 0.0
+        self._calls = 0  # of importlib.invalidate_caches
         self._copy_of: Callable[[str], str] = lambda path: ""
         self._scratch = ""
         self._running = allocate_lock()  # held while our thread runs
@@ -100,18 +101,19 @@ class MpiTransport(Transport):
         self._keyval = MPI.Comm.Create_keyval(delete_fn=delete)
         MPI.COMM_SELF.Set_attr(self._keyval, True)
 
-    def listen(self, deliver: Callable[[Iterable[Record]], None], scratch: str, copy_of: Callable[[str], str]) -> None:
+    def listen(self, deliver: Callable[[Iterable[Record]], int], scratch: str, copy_of: Callable[[str], str]) -> None:
         """The store is ready: records that arrive go to *deliver*; large ones are written below *scratch* first."""
         self._copy_of, self._scratch = copy_of, scratch
         self.reader.scratch = scratch
         if self.leader is not None:
-            self.leader.listen(deliver, scratch, self._end)
+            self.leader.listen(deliver, scratch, self._end, self._mark)
         if self._threaded and not self._running.locked():
             self._running.acquire()
             start_new_thread(self._run, ())
 
     def _run(self) -> None:
         """Our thread."""
+        self.rest(True)
         try:
             end = self._end_of_stream
             if end is not None:
@@ -119,6 +121,7 @@ class MpiTransport(Transport):
         except Exception as exc:
             self._end(exc)
         finally:
+            self.rest(False)
             self._running.release()
 
     def close(self) -> None:
@@ -206,6 +209,44 @@ class MpiTransport(Transport):
             what(publisher)
         except MPI.Exception as exc:
             self._end(exc)
+
+    # -- importlib.invalidate_caches -----------------------------------------------------------------------------
+
+    def disbelieve(self, number: int) -> int:
+        """The n-th call here means what the root's n-th call means, wherever the root is now: what it has listed before
+        that is old, what it lists afterwards is new, though it may have come here already.
+        """
+        self._calls += 1
+        if self.is_root:
+            self._tell(lambda publisher: publisher.mark())
+            self._mark(number)
+            return number
+        try:
+            fd = os.open(self._marks_file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return number  # the root hasn't called it: all that has come is from before
+        try:
+            found = os.pread(fd, 8, 8 * (self._calls - 1))
+        finally:
+            os.close(fd)
+        return int.from_bytes(found, "little") if len(found) == 8 else number
+
+    def _mark(self, number: int) -> None:
+        """For all processes of the node: *number* is that of the last listing before the root's next call."""
+        if not self._scratch:
+            return
+        try:
+            fd = os.open(self._marks_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, number.to_bytes(8, "little"))
+            finally:
+                os.close(fd)
+        except OSError:
+            pass  # then a call elsewhere means all that has come
+
+    @property
+    def _marks_file(self) -> str:
+        return f"{self._scratch}/marks.{self.token}"
 
     # -- who follows ---------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from _thread import allocate_lock, get_ident
 
-from collfs.stream import CHUNK, CLOSE
+from collfs.stream import CHUNK, CLOSE, MARK
 from collfs.stream.outgoing import held, messages, parcels, vain
 
 from .groups import SHORT, wait_while_moving
@@ -74,6 +74,10 @@ class Publisher:
     def give_up(self, wants: Sequence[Want]) -> None:
         """Say that nothing will come for *wants*."""
         self._send(vain(wants))
+
+    def mark(self) -> None:
+        """Say that what has been listed so far isn't believed any more."""
+        self._send(iter([(MARK, b"")]))
 
     def _send(self, new: Iterator[Message]) -> None:
         self._later.append(new)

@@ -53,7 +53,7 @@ def blob() -> bytes:
 
 
 class Code:
-    """The mapped machine code of this process, with its functions as Python callables, which keep the GIL (but ``sum64``)."""
+    """The mapped machine code of this process, with its functions for Python. All but ``sum64`` keep the GIL."""
 
     def __init__(self, near: list[tuple[int, int]], tail: int) -> None:
         """

@@ -1,0 +1,225 @@
+"""The servers below this one: they join, ask, and get what they may take.
+
+::
+
+    ROUTER socket  <-- JOIN / WANTS / CLAIM / PLAN / CREDIT / PING / LEAVE --  DEALER sockets of the servers below
+                   --  ADOPT or REDIRECT, DATA ..., DONE, PLAN, PONG      -->
+
+A server takes at most ``fanout`` others and sends the rest to those, so each finds its place in O(log N) steps and the
+root speaks to few. DATA is sent on credit: what a slow one hasn't taken waits here as an iterator, not as bytes.
+
+Rules of the file: one thread; never waits; a message that isn't as it should be costs its sender the place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import zmq
+
+from collfs.errors import RecordError
+from collfs.record.wire import unpack_wants
+from collfs.stream.outgoing import held, messages, parcels
+
+from . import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from collfs.record import Record, Want
+    from collfs.stream import Message
+
+    from .desk import Desk
+    from .plans import Plans
+
+CREDIT = 32 << 20  # bytes on their way to one server
+CROWDED = 32 << 20  # bytes of content that wait in memory for one; beyond, the copies in the store are sent
+SILENT = 30.0  # seconds without a sign (they PING every second): gone
+MOST = 65536  # servers below, by fanout
+
+
+class Child:
+    """One server below. ``local`` is false: it is given records."""
+
+    local = False
+
+    def __init__(self, identity: bytes, address: str, link: Downlink) -> None:
+        self.identity, self.address, self.link = identity, address, link
+        self.credit = CREDIT
+        self.below = 0  # servers that it takes care of, as it says
+        self.seen = time.monotonic()
+        self._ready: dict[int, list[Record]] = {}
+        self._waiting = 0
+        self._queue: deque[tuple[int, Iterator[Message] | None]] = deque()  # None: DONE
+
+    def give(self, number: int, record: Record) -> None:
+        """See :class:`collfs_zmq.desk.Asker`."""
+        self._ready.setdefault(number, []).append(record)
+
+    def done(self, number: int) -> None:
+        """See :class:`collfs_zmq.desk.Asker`."""
+        self.flush(number)
+        self._queue.append((number, None))
+
+    def flush(self, number: int | None = None) -> None:
+        """What has been given becomes messages: records that come together travel together."""
+        for key in list(self._ready) if number is None else [number]:
+            records = self._ready.pop(key, None)
+            if records:
+                found = parcels(records, self.link.copy_of, self._waiting > CROWDED)
+                self._queue.append((key, self._counted(messages(found), held(found))))
+
+    def _counted(self, found: Iterator[Message], size: int) -> Iterator[Message]:
+        self._waiting += size
+        try:
+            yield from found
+        finally:
+            self._waiting -= size
+
+    def pump(self) -> None:
+        """Send what the credit allows."""
+        self.flush()
+        while self._queue and self.credit > 0:
+            number, found = self._queue[0]
+            if found is None:
+                self.link.send(self, wire.DONE, number)
+                self._queue.popleft()
+                continue
+            try:
+                message = next(found, None)
+            except (OSError, ValueError):  # a copy has gone: what is missing at DONE goes native there
+                message = None
+            if message is None:
+                self._queue.popleft()
+                continue
+            part, payload = message
+            self.credit -= len(payload)
+            self.link.send(self, wire.DATA, number, part, payload)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits that could be sent now."""
+        return not self._ready and (not self._queue or self.credit <= 0)
+
+
+class Downlink:
+    """The ROUTER socket and who is behind it."""
+
+    def __init__(self, socket: zmq.Socket[bytes], desk: Desk, copy_of: Callable[[str], str], fanout: int) -> None:
+        self.socket, self.desk, self.copy_of, self.fanout = socket, desk, copy_of, fanout
+        self.children: dict[bytes, Child] = {}
+        self.ancestors: list[str] = []  # of a child: root first, this server last
+        self.plans: Plans | None = None
+        self.claim: Callable[[str, Callable[[bool], None]], None] = lambda program, answer: answer(False)
+        self.refused = 0
+
+    def send(self, child: Child, kind: int, request: int = 0, part: int = 0, payload: object = b"") -> None:
+        """Send, or lose it: a peer that has gone asks another server, and one that doesn't read gets no credit."""
+        try:
+            self.socket.send_multipart(
+                [child.identity, wire.head(kind, request, part), payload],  # type: ignore[list-item]
+                zmq.NOBLOCK,
+                copy=len(payload) < 65536,  # type: ignore[arg-type]
+            )
+        except zmq.ZMQError:
+            self.drop(child)
+
+    def receive(self, most: int = 200) -> None:
+        """Take what has come, at most *most* messages."""
+        for _ in range(most):
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._handle(frames)
+
+    def _handle(self, frames: Sequence[bytes]) -> None:
+        identity = frames[0]
+        child = self.children.get(identity)
+        try:
+            if len(frames) != 3:
+                raise RecordError(f"{len(frames)} frames")
+            kind, request, _ = wire.unpack_head(frames[1], wire.UP)
+            if kind == wire.JOIN:
+                self._join(identity, *wire.unpack_join(frames[2]))
+                return
+            if child is None:  # one that was dropped: it hears nothing, and joins again
+                return
+            child.seen = time.monotonic()
+            self._serve(child, kind, request, frames[2])
+        except (RecordError, ValueError) as exc:
+            self.refused += 1
+            if child is not None:
+                self.drop(child)
+            self.refusal = str(exc)
+
+    def _serve(self, child: Child, kind: int, request: int, payload: bytes) -> None:
+        if kind == wire.WANTS:
+            (fresh,) = payload[:1] or b"\0"
+            self.desk.request(child, request, unpack_wants(memoryview(payload)[1:]), fresh=bool(fresh))
+        elif kind == wire.CREDIT:
+            child.credit = min(child.credit + wire.number(wire.U64, payload), CREDIT)
+        elif kind == wire.CLAIM:
+            (program,), _ = wire.unpack_texts(payload)
+            self.claim(program, lambda yes: self.send(child, wire.CLAIMED, request, 0, wire.U8.pack(yes)))
+        elif kind == wire.PING:
+            child.below = min(wire.number(wire.U32, payload), MOST)
+            self.send(child, wire.PONG)
+        elif kind == wire.LEAVE:
+            self.drop(child)
+        elif kind == wire.PLAN and self.plans is not None:
+            self.plans.learn(*wire.unpack_plan(payload), source=child)
+
+    def _join(self, identity: bytes, address: str, orphan: bool) -> None:
+        old = self.children.get(identity)
+        if old is not None:
+            self.drop(old)
+        child = Child(identity, address, self)
+        if len(self.children) >= self.fanout * (2 if orphan else 1):
+            others = sorted(self.children.values(), key=lambda one: one.below)
+            addresses = [one.address for one in others if one.address != address][:8]
+            others[0].below += 1
+            self.send(child, wire.REDIRECT, payload=wire.texts(addresses))
+            return
+        self.children[identity] = child
+        self.send(child, wire.ADOPT, payload=wire.texts(self.ancestors))
+        if self.plans is not None:
+            for program, wants in self.plans.known.items():
+                self.tell_plan(child, program, wants)
+
+    def tell_plan(self, child: Child, program: str, wants: Sequence[Want]) -> None:
+        """Tell one server what *program* will want."""
+        self.send(child, wire.PLAN, payload=wire.plan(program, wants))
+
+    def drop(self, child: Child) -> None:
+        """Forget a server below."""
+        if self.children.get(child.identity) is child:
+            del self.children[child.identity]
+            self.desk.gone(child)
+
+    def tick(self) -> None:
+        """Once a second: who is silent has gone."""
+        now = time.monotonic()
+        for child in list(self.children.values()):
+            if now - child.seen > SILENT:
+                self.drop(child)
+
+    def pump(self) -> bool:
+        """Send what may be sent; whether more could be sent now."""
+        for child in list(self.children.values()):
+            child.pump()
+        return any(not child.idle for child in self.children.values())
+
+    @property
+    def below(self) -> int:
+        """Servers below, at any depth."""
+        return sum(1 + child.below for child in self.children.values())
+
+    def close(self) -> None:
+        """Tell those below to look for another one."""
+        for child in list(self.children.values()):
+            self.send(child, wire.LEAVE)
+        self.children.clear()
+        self.socket.close(1000)

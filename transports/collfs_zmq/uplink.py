@@ -1,0 +1,269 @@
+"""The server above: how this one finds its place, asks, and goes on when the one above dies.
+
+::
+
+    JOIN --> root --REDIRECT--> one of its children --REDIRECT--> ... --ADOPT--> joined
+                                                                          |
+     silent for `dead` seconds, or LEAVE: join the grandparent, ... , the root <-+
+     nobody answers for `patience`: alone: what is wanted goes native, and joining is tried again with growing pauses
+
+Requests are repeated to the new parent as they are: asking twice is harmless.
+
+Rules of the file: one thread; never waits; every socket that is given up is closed without lingering.
+"""
+
+from __future__ import annotations
+
+import time
+
+import zmq
+
+from collfs.errors import RecordError
+from collfs.record.wire import pack_wants
+from collfs.stream.intake import Intake
+
+from . import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from collfs.record import Want
+
+    from .desk import Desk
+    from .plans import Plans
+
+JOINING, JOINED, ALONE = "joining", "joined", "alone"
+HOPS = 64  # of one search; a tree of any size is less deep
+TRY = 2.0  # seconds for an answer to JOIN
+PING = 1.0
+LEAST_PAUSE, MOST_PAUSE = 0.5, 10.0  # between two tries of a server that is alone
+RETURN = 4 << 20  # bytes taken, after which credit is given back
+
+
+class Uplink:
+    """The DEALER socket towards the server above; an upstream for the desk."""
+
+    def __init__(
+        self,
+        connect: Callable[[str], zmq.Socket[bytes]],
+        root: str,
+        own: Callable[[], str],
+        desk: Desk,
+        scratch: str,
+        *,
+        patience: float,
+    ) -> None:
+        """
+        :param connect: makes a DEALER socket to an address
+        :param own: the address at which this server takes others
+        :param patience: seconds to search for a parent before wants go native
+        """
+        self.connect, self.root, self.own, self.desk, self.scratch = connect, root, own, desk, scratch
+        self.patience, self.dead = patience, min(max(patience / 4, 1.0), 10.0)
+        self.plans: Plans | None = None
+        self.adopted: Callable[[Sequence[str]], None] = lambda ancestors: None
+        self.below: Callable[[], int] = lambda: 0
+        self.state = JOINING
+        self.socket: zmq.Socket[bytes] | None = None
+        self.refused = self.joins = 0
+        self.bytes = 0
+        self._requests: dict[int, tuple[Sequence[Want], bool]] = {}
+        self._intakes: dict[int, Intake] = {}
+        self._claims: dict[int, tuple[str, Callable[[bool], None]]] = {}
+        self._number = 0
+        self._taken = 0
+        self._ancestors: list[str] = [root]
+        self._candidates: list[str] = []
+        self._hops = 0
+        self._told = self._sent = self._since = time.monotonic()
+        self._pause = LEAST_PAUSE
+        self._search(orphan=False)
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def ask(self, wants: Sequence[Want], fresh: bool) -> None:
+        """See :class:`collfs_zmq.desk.Upstream`."""
+        if self.state == ALONE:
+            self.desk.finished(wants)
+            return
+        self._number += 1
+        self._requests[self._number] = (wants, fresh)
+        if self.state == JOINED:
+            self._send_request(self._number)
+
+    def _send_request(self, number: int) -> None:
+        wants, fresh = self._requests[number]
+        self._send(wire.WANTS, number, bytes([fresh]) + pack_wants(wants))
+
+    def claim(self, program: str, answer: Callable[[bool], None]) -> None:
+        """Ask the root whether this is the first process of *program*; *answer* is called once."""
+        if self.state == ALONE:
+            answer(False)
+            return
+        self._number += 1
+        self._claims[self._number] = (program, answer)
+        if self.state == JOINED:
+            self._send(wire.CLAIM, self._number, wire.texts([program]))
+
+    def tell_plan(self, program: str, wants: Sequence[Want]) -> None:
+        """Tell the server above what *program* will want."""
+        if self.state == JOINED:
+            self._send(wire.PLAN, 0, wire.plan(program, wants))
+
+    def _send(self, kind: int, request: int = 0, payload: bytes = b"") -> None:
+        if self.socket is None:
+            return
+        try:
+            self.socket.send_multipart([wire.head(kind, request), payload], zmq.NOBLOCK)
+            self._sent = time.monotonic()
+        except zmq.ZMQError:  # its queue is full: it will be found dead
+            pass
+
+    # -- finding a place -----------------------------------------------------------------------------------------
+
+    def _search(self, orphan: bool) -> None:
+        """Look for a parent: those above the last one, nearest first, then the root."""
+        self._orphan, self._hops = orphan, 0
+        self._candidates = self._ancestors[-2::-1] if orphan and len(self._ancestors) > 1 else []
+        if self.root not in self._candidates:
+            self._candidates.append(self.root)
+        if self.state != ALONE:
+            self.state, self._since = JOINING, time.monotonic()
+        self._try_next()
+
+    def _try_next(self) -> None:
+        self._hang_up()
+        if not self._candidates or self._hops >= HOPS:
+            self._tried = time.monotonic()
+            return
+        self._hops += 1
+        address = self._candidates.pop(0)
+        try:
+            self.socket = self.connect(address)
+        except zmq.ZMQError:
+            self._tried = 0.0
+            return
+        self._tried = time.monotonic()
+        self._send(wire.JOIN, 0, wire.join(self.own(), self._orphan))
+
+    def _hang_up(self) -> None:
+        if self.socket is not None:
+            self.socket.close(0)
+            self.socket = None
+        for intake in self._intakes.values():
+            intake.close()
+        self._intakes.clear()
+        self._taken = 0
+
+    def _joined(self, ancestors: list[str]) -> None:
+        self.state, self._pause = JOINED, LEAST_PAUSE
+        self.joins += 1
+        self._ancestors = ancestors or [self.root]
+        self.adopted(self._ancestors)
+        for number in list(self._requests):
+            self._send_request(number)
+        for number, (program, _) in list(self._claims.items()):
+            self._send(wire.CLAIM, number, wire.texts([program]))
+        if self.plans is not None:
+            for program, wants in self.plans.known.items():
+                self.tell_plan(program, wants)
+
+    def _give_up(self) -> None:
+        """Nobody above: what is asked for goes native, on this node and below."""
+        self.state = ALONE
+        requests, self._requests = self._requests, {}
+        claims, self._claims = self._claims, {}
+        for wants, _ in requests.values():
+            self.desk.finished(wants)
+        for _, answer in claims.values():
+            answer(False)
+
+    # -- what comes ----------------------------------------------------------------------------------------------
+
+    def receive(self, most: int = 200) -> bool:
+        """Take what has come, at most *most* messages; whether there may be more."""
+        for _ in range(most):
+            socket = self.socket
+            if socket is None:
+                return False
+            try:
+                first, *rest = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return False
+            try:
+                if len(rest) != 1:
+                    raise RecordError(f"{len(rest) + 1} frames")
+                self._handle(*wire.unpack_head(first.bytes, wire.DOWN), payload=rest[0].buffer)
+            except (RecordError, ValueError):
+                self.refused += 1
+                self._search(orphan=True)
+        return True
+
+    def _handle(self, kind: int, request: int, part: int, payload: memoryview) -> None:
+        self._told = time.monotonic()
+        if kind == wire.DATA:
+            self._data(request, part, payload)
+        elif kind == wire.DONE:
+            intake = self._intakes.pop(request, None)
+            if intake is not None:
+                intake.close()
+            wants, _ = self._requests.pop(request, ((), False))
+            self.desk.finished(wants)
+        elif kind == wire.ADOPT:
+            self._joined(wire.unpack_texts(bytes(payload))[0])
+        elif kind == wire.REDIRECT:
+            addresses = [one for one in wire.unpack_texts(bytes(payload))[0] if one != self.own()]
+            self._candidates = addresses[:2] + self._candidates
+            self._try_next()
+        elif kind == wire.CLAIMED:
+            _, answer = self._claims.pop(request, ("", None))
+            if answer is not None:
+                answer(bool(wire.number(wire.U8, bytes(payload))))
+        elif kind == wire.PLAN and self.plans is not None:
+            self.plans.learn(*wire.unpack_plan(bytes(payload)), source=self)
+        elif kind == wire.LEAVE:
+            self._search(orphan=True)
+
+    def _data(self, request: int, part: int, payload: memoryview) -> None:
+        self.bytes += len(payload)
+        self._taken += len(payload)
+        if request in self._requests:
+            intake = self._intakes.get(request)
+            if intake is None:
+                intake = self._intakes[request] = Intake(self.scratch)
+            records = intake.add(part, payload)
+            if records:
+                self.desk.landed(records)
+        if self._taken >= RETURN:
+            self._send(wire.CREDIT, 0, wire.U64.pack(self._taken))
+            self._taken = 0
+
+    def tick(self) -> None:
+        """Several times a second: signs of life, and what to do without them."""
+        now = time.monotonic()
+        if self.state == JOINED:
+            if now - self._sent > PING:
+                self._send(wire.PING, 0, wire.U32.pack(self.below()))
+            if now - self._told > self.dead:
+                self._told = now
+                self._search(orphan=True)
+            return
+        if self.state == JOINING and now - self._since > self.patience:
+            self._give_up()
+        if self.socket is not None:
+            if now - self._tried > TRY:
+                self._try_next()
+        elif self._candidates:
+            self._try_next()
+        elif now - self._tried > self._pause:
+            self._pause = min(self._pause * 2, MOST_PAUSE) if self.state == ALONE else LEAST_PAUSE
+            self._search(orphan=True)
+
+    def close(self) -> None:
+        """Leave the tree."""
+        if self.socket is not None and self.state == JOINED:
+            self._send(wire.LEAVE)
+            self.socket.close(500)
+            self.socket = None
+        self._hang_up()

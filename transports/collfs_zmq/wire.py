@@ -1,0 +1,138 @@
+"""Messages between servers: two ZeroMQ frames, a head and a payload.
+
+::
+
+    head    = magic u32 | kind u8 | part u8 | pad u16 | request u64
+    up      JOIN     own address, orphan u8        let me be your child; answered by ADOPT or REDIRECT
+            WANTS    one frame of wants            answered by DATA ..., DONE
+            CLAIM    program                       is this job's first process of that program here? answered by CLAIMED
+            CREDIT   bytes u64                     so much of DATA has been taken
+            PING     children u32                  every second
+            LEAVE                                  nothing follows
+    down    ADOPT    addresses, root first         these are above you; the last one is me
+            REDIRECT addresses                     ask one of these instead
+            DATA     part: kind of collfs.stream   the payload of a message of collfs.stream
+            DONE                                   nothing more comes for this request
+            CLAIMED  yes u8
+            PONG
+            LEAVE                                  the sender ends: find another one
+    both    PLAN     program, one frame of wants   what earlier runs of the program wanted
+
+A text is a length u16 and its bytes. CURVE gives each message authenticity, integrity and secrecy (RFC 26/CURVEZMQ), so
+there are no checksums here.
+
+Rules of the file: pure functions; whatever isn't exactly so is a RecordError.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from collfs.errors import RecordError
+from collfs.record import Want
+from collfs.record.wire import pack_wants, unpack_wants
+from collfs.stream import MARK, RECORDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAGIC = 0x317A6663  # "cfz1": another number for another layout
+HEAD = struct.Struct("<IBBHQ")
+JOIN, WANTS, CLAIM, CREDIT, PING, LEAVE, ADOPT, REDIRECT, DATA, DONE, CLAIMED, PONG, PLAN = range(1, 14)
+UP = frozenset((JOIN, WANTS, CLAIM, CREDIT, PING, LEAVE, PLAN))
+DOWN = frozenset((ADOPT, REDIRECT, DATA, DONE, CLAIMED, PONG, LEAVE, PLAN))
+U8, U16, U32, U64 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
+TEXTS = 1000  # addresses in a message
+LONGEST = 4096  # bytes of a text
+
+
+def head(kind: int, request: int = 0, part: int = 0) -> bytes:
+    """The first frame of a message."""
+    return HEAD.pack(MAGIC, kind, part, 0, request)
+
+
+def unpack_head(raw: bytes, allowed: frozenset[int]) -> tuple[int, int, int]:
+    """(kind, request, part) of a head.
+
+    :raises RecordError: if it isn't one, or of a kind that may not come from there
+    """
+    if len(raw) != HEAD.size:
+        raise RecordError(f"a head has {HEAD.size} bytes, not {len(raw)}")
+    magic, kind, part, pad, request = HEAD.unpack(raw)
+    if magic != MAGIC or pad or kind not in allowed:
+        raise RecordError(f"no head of a message that may come from there: {raw.hex()}")
+    if kind == DATA and not RECORDS <= part < MARK:
+        raise RecordError(f"DATA of unknown kind {part}")
+    return kind, request, part
+
+
+def texts(items: Sequence[str]) -> bytes:
+    """Several texts."""
+    out = [U16.pack(len(items))]
+    for item in items:
+        raw = item.encode("utf-8", "surrogateescape")
+        if len(raw) > LONGEST:
+            raise RecordError(f"a text of {len(raw)} bytes; at most {LONGEST} can be sent")
+        out += (U16.pack(len(raw)), raw)
+    return b"".join(out)
+
+
+def unpack_texts(raw: bytes, at: int = 0) -> tuple[list[str], int]:
+    """The texts that start at *at*, and the offset after them.
+
+    :raises RecordError: if they aren't whole
+    """
+    (count,) = _take(U16, raw, at)
+    at += U16.size
+    if count > TEXTS:
+        raise RecordError(f"{count} texts; at most {TEXTS} are allowed")
+    found = []
+    for _ in range(count):
+        (length,) = _take(U16, raw, at)
+        at += U16.size
+        if length > LONGEST or at + length > len(raw):
+            raise RecordError(f"a text of {length} bytes at {at} of {len(raw)}")
+        found.append(raw[at : at + length].decode("utf-8", "surrogateescape"))
+        at += length
+    return found, at
+
+
+def join(address: str, orphan: bool) -> bytes:
+    """Payload of JOIN."""
+    return U8.pack(orphan) + texts([address])
+
+
+def unpack_join(raw: bytes) -> tuple[str, bool]:
+    """(address, orphan)."""
+    (orphan,) = _take(U8, raw, 0)
+    found, end = unpack_texts(raw, U8.size)
+    if len(found) != 1 or end != len(raw):
+        raise RecordError("JOIN gives one address")
+    return found[0], bool(orphan)
+
+
+def plan(program: str, wants: Sequence[Want]) -> bytes:
+    """Payload of PLAN."""
+    return texts([program]) + pack_wants(wants)
+
+
+def unpack_plan(raw: bytes) -> tuple[str, list[Want]]:
+    """(program, wants)."""
+    found, end = unpack_texts(raw)
+    if len(found) != 1:
+        raise RecordError("PLAN is for one program")
+    return found[0], unpack_wants(memoryview(raw)[end:])
+
+
+def number(layout: struct.Struct, raw: bytes) -> int:
+    """The one number that *raw* is."""
+    if len(raw) != layout.size:
+        raise RecordError(f"expected {layout.size} bytes, not {len(raw)}")
+    return int(layout.unpack(raw)[0])
+
+
+def _take(layout: struct.Struct, raw: bytes, at: int) -> tuple[int, ...]:
+    if at + layout.size > len(raw):
+        raise RecordError(f"{len(raw)} bytes are too short")
+    return layout.unpack_from(raw, at)
