@@ -28,6 +28,8 @@ class Intake:
         """
         :param scratch: directory in the node's store, where large content is written as it arrives
         """
+        import binascii  # noqa: F401  for wire.py: in a thread that rests it would be a native import later
+
         self.scratch = scratch
         self.refused = 0
         self.reasons: list[str] = []
