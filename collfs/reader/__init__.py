@@ -193,6 +193,9 @@ class Reader:
             return (self.answer(want) for want in listed)
         from ._pool import Pool  # late: most ranks never read in bulk
 
+        if self.scratch:
+            from . import placing  # noqa: F401  in one of the threads the import would be a want, which waits for us
+
         return Pool(self._answer, listed, max_workers).records()
 
     def _answer(self, want: Want, hold: Hold | None) -> Record:

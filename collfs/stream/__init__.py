@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Message = tuple[int, Buffer]
 
-CHUNK = 8 << 20  # bytes of payload at most: counts stay below 2 GiB, whatever the size of a file
+CHUNK = 4 << 20  # bytes of payload at most: counts stay below 2 GiB, whatever the size of a file
 RECORDS, PART, BEGIN, PIECE, END, VAIN, MARK, CLOSE = range(1, 9)
 TAIL = struct.Struct("<QQ")  # payload of END: length of the content, and its checksum (sums.py) over the pieces
 MOST = 256 << 20  # bytes of one frame: a listing of some two million names

@@ -1,6 +1,6 @@
 """Records become messages, as late as possible.
 
-A large file is never held in memory for sending: its pieces are mapped from the copy in the root's store, one after the
+A large file is never held in memory for sending: its pieces are read from the copy in the node store, one after the
 other, when their turn comes. A small one travels inside its frame, with others in one message.
 
 Rules of the file: a message is made when it is asked for.
@@ -8,9 +8,9 @@ Rules of the file: a message is made when it is asked for.
 
 from __future__ import annotations
 
-import mmap
 import os
 from errno import EAGAIN
+from sys import getrefcount
 
 from collfs.errors import RecordError
 from collfs.record import Record
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 LARGE = 1 << 20  # content from here on isn't part of a frame
 SMALL = 4 << 10  # the same if much waits to be sent
 BATCH = 1 << 20  # frames are collected up to this size
-STRETCH = 4 * CHUNK  # of a file that is mapped at once; each keeps a descriptor (the mmap module duplicates it)
 WANTS = 1000  # in one message
 
 
@@ -110,7 +109,7 @@ def _parts(frame: bytes) -> Iterator[Message]:
 def _large(frame: bytes, content: memoryview | None, name: str) -> Iterator[Message]:
     yield BEGIN, frame
     length = total = 0
-    for piece in _mapped(name) if content is None else _views(content):
+    for piece in _read(name) if content is None else _views(content):
         total = checksum(piece, total)
         length += len(piece)
         yield PIECE, piece
@@ -122,16 +121,40 @@ def _views(content: memoryview) -> Iterator[memoryview]:
         yield content[at : at + CHUNK]
 
 
-def _mapped(name: str) -> Iterator[memoryview]:
-    """The content of a file; a stretch of it stays mapped as long as somebody holds a piece.
+class _Buffers:
+    """Memory for pieces, used again and again: fresh memory costs as much as the copying, and pages of a mapped file
+    cost a receiver in another process (process_vm_readv, MPI's way within a node) five times as much as these.
+    """
+
+    def __init__(self) -> None:
+        self._all: list[bytearray] = []
+
+    def take(self) -> memoryview:
+        """A piece of memory that nobody holds a view of."""
+        for buffer in self._all:
+            if getrefcount(buffer) == 3:  # this list's, this name's, and the argument's
+                return memoryview(buffer)
+        self._all.append(bytearray(CHUNK))
+        return memoryview(self._all[-1])
+
+
+_buffers = _Buffers()
+
+
+def _read(name: str) -> Iterator[memoryview]:
+    """The content of a file, piece by piece.
 
     :raises OSError: if it has gone
     """
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.fstat(fd).st_size
-        for at in range(0, size, STRETCH):
-            yield from _views(memoryview(mmap.mmap(fd, min(STRETCH, size - at), access=mmap.ACCESS_READ, offset=at)))
+        while True:
+            piece = _buffers.take()
+            count = os.readv(fd, [piece])
+            if not count:
+                return
+            yield piece[:count]
+            del piece
     finally:
         os.close(fd)
 

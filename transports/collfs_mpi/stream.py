@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct("<4sIQQ")
 MAGIC = b"cfs1"
-WINDOW = 8 * CHUNK  # bytes under way, if a thread starts what is next
+WINDOW = 4 * CHUNK  # bytes under way, if a thread starts what is next
 TESTED = 32  # requests that one look at them tests; the others wait for these anyway
 
 
