@@ -60,7 +60,9 @@ class Bulk:
             return
         wants = [want for want in self.manifest.wants() if fetcher.managed(want.path)]
         self.wanted = len(wants)
-        if wants:
+        if wants and fetcher.transport.follows:
+            fetcher.transport.plan(wants)
+        elif wants:
             fetcher.want(wants)
 
     def save(self, store: NodeStore, fetcher: Fetcher) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
 #: packages whose loaded modules go into the bundle
-PACKAGES = ("collfs", "collfs_local", "collfs_mpi")
+PACKAGES = ("collfs", "collfs_local", "collfs_mpi", "collfs_zmq")
 
 
 def path(directory: str) -> str:

@@ -225,7 +225,7 @@ class Session:
         from .bulk import Bulk
 
         self.bulk = Bulk(self.options, self.messages)
-        if self.store.created or self.transport.collective:
+        if self.store.created or self.transport.collective or self.transport.follows:
             self.bulk.stage(self.fetcher)
 
     # -- serving -------------------------------------------------------------------------------------------------

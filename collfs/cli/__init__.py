@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "run a Python program; its files are read by one process for all",
     "check": "say what collfs would do here, without running a program",
+    "serve": "serve the processes of a job on this node (transport zmq)",
+    "stop": "end the server of a job on this node",
+    "secret": "make a secret for the servers of a job",
 }
 
 
@@ -37,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from collfs.cli.check import main as check
 
         return check(words[1:])
+    if first in ("serve", "stop", "secret"):
+        from collfs.cli.servers import main as servers
+
+        return servers(first, words[1:])
     if first in ("-h", "--help"):
         from collfs.cli.help import overview
 

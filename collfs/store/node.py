@@ -281,6 +281,21 @@ def stores(base: str) -> list[str]:
     return out
 
 
+def _key(job: str | None) -> tuple[str, bool]:
+    """What a store of this job says of itself, and whether the job has a name (else it is this POSIX session)."""
+    named = job if job is not None else job_id(os.environ)
+    return (f"job {named}", True) if named else (f"session {os.getsid(0)}", False)
+
+
+def jobs(base: str, only: tuple[str | None] | None) -> list[str]:
+    """The living stores of this user in *base*: of all jobs, or of that in *only* (None in it: the current one)."""
+    try:
+        found = [(path, _state(path)) for path in stores(base)]
+    except OSError:
+        return []
+    return [path for path, state in found if state is not None and (only is None or state[0] == _key(only[0])[0])]
+
+
 def open_store(job: str | None, bases: Sequence[str], code: Code, *, chosen: bool = False) -> NodeStore:
     """Join the store of this job on this node, or make it; remove the dead ones.
 
@@ -288,8 +303,7 @@ def open_store(job: str | None, bases: Sequence[str], code: Code, *, chosen: boo
     :param bases: :func:`candidates`
     :raises StoreError: if none of *bases* will do; the message says why for each
     """
-    named = job if job is not None else job_id(os.environ)
-    key = f"job {named}" if named else f"session {os.getsid(0)}"
+    key, named = _key(job)
     reasons = []
     for base in bases:
         why = unsuitable(base, chosen)
@@ -303,7 +317,9 @@ def open_store(job: str | None, bases: Sequence[str], code: Code, *, chosen: boo
                         remove_tree(path)
                         continue
                     state = _state(path)
-                    if state is not None and state[0] == key and (named or time.time() - state[1] < JOIN_SECONDS):
+                    if state is None or state[0] != key:
+                        continue
+                    if named or time.time() - state[1] < JOIN_SECONDS or os.path.exists(path + "/server"):
                         return NodeStore(path, key, False, code)
                 path = f"{base}/collfs-{os.geteuid()}-{os.urandom(6).hex()}"
                 os.mkdir(path, 0o700)

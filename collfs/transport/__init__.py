@@ -172,6 +172,11 @@ class Transport:
     def ask(self, wants: Sequence[Want]) -> None:
         """These are about to be awaited (:attr:`follows`): tell who fills the table. Must not wait."""
 
+    def plan(self, wants: Sequence[Want]) -> None:
+        """What earlier runs of this program wanted (:attr:`follows`, on the process that :attr:`is_root`): to be staged
+        everywhere. Must not wait.
+        """
+
     def step(self) -> bool:
         """Called again and again while a path is awaited (:attr:`follows`). Must not wait.
 

@@ -39,7 +39,7 @@ GROUP = "collfs.transports"  #: the entry point group, ours and strangers'
 ROWS: tuple[tuple[str, str | None, str], ...] = (
     ("local", "collfs_local:transport", "pip install --force-reinstall collfs"),
     ("mpi", "collfs_mpi:transport", 'pip install "collfs[mpi]"'),
-    ("zmq", None, 'pip install "collfs[zmq]"'),
+    ("zmq", "collfs_zmq:transport", 'pip install "collfs[zmq]"'),
 )
 
 #: The rows that this version has, as in ``[project.entry-points."collfs.transports"]`` of pyproject.toml.

@@ -57,7 +57,8 @@ def why_not() -> str:
 def is_open_mpi() -> bool:
     """Whether it is Open MPI's."""
     said = subprocess.run([mpiexec(), "--version"], capture_output=True, text=True, timeout=30, check=False)
-    return "open mpi" in said.stdout.lower() or "prte" in said.stdout.lower()
+    # "mpiexec (OpenRTE) 4.1.4" or "prterun (Open MPI) 5.0.8"; OpenRTE and PRRTE are their launchers' own names
+    return any(name in said.stdout.lower() for name in ("open mpi", "openrte", "prrte", "prterun"))
 
 
 class Job:

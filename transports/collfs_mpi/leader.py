@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 from collfs.errors import RecordError
 from collfs.stream import MARK
-from collfs.stream.intake import Intake
+from collfs.stream.intake import Intake, mended
 
 from .groups import LONG, SHORT, wait_while_moving
 from .stream import Receiver
@@ -102,21 +102,10 @@ class Leader:
         if message[0] == MARK:
             self._mark(self._deliver([]))
             return True
-        records = [self._mend(record) for record in intake.add(*message)]
+        records = [mended(record, self.devices) for record in intake.add(*message)]
         if records:
             self._deliver(records)
         return True
-
-    def _mend(self, record: Record) -> Record:
-        """*record* with the devices of this node."""
-        devices = self.devices
-        stats = [record.st, record.lst]
-        for name in record.names or ():
-            stats += (name.lst, name.st)
-        for st in stats:
-            if st is not None:
-                st.st_dev = devices.get(st.st_dev, st.st_dev)
-        return record
 
     def finish(self, patience: float) -> None:
         """Take what comes until the stream is closed; give up when it has been silent for *patience*."""

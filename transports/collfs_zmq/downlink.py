@@ -111,9 +111,11 @@ class Downlink:
         self.socket, self.desk, self.copy_of, self.fanout = socket, desk, copy_of, fanout
         self.children: dict[bytes, Child] = {}
         self.ancestors: list[str] = []  # of a child: root first, this server last
+        self.devices: dict[str, int] = {}  # st_dev of this node by prefix
         self.plans: Plans | None = None
         self.claim: Callable[[str, Callable[[bool], None]], None] = lambda program, answer: answer(False)
         self.refused = 0
+        self.refusal = ""  # why the last one was
 
     def send(self, child: Child, kind: int, request: int = 0, part: int = 0, payload: object = b"") -> None:
         """Send, or lose it: a peer that has gone asks another server, and one that doesn't read gets no credit."""
@@ -184,7 +186,7 @@ class Downlink:
             self.send(child, wire.REDIRECT, payload=wire.texts(addresses))
             return
         self.children[identity] = child
-        self.send(child, wire.ADOPT, payload=wire.texts(self.ancestors))
+        self.send(child, wire.ADOPT, payload=wire.adopt(self.ancestors, self.devices))
         if self.plans is not None:
             for program, wants in self.plans.known.items():
                 self.tell_plan(child, program, wants)

@@ -20,7 +20,7 @@ import zmq
 
 from collfs.errors import RecordError
 from collfs.record.wire import pack_wants
-from collfs.stream.intake import Intake
+from collfs.stream.intake import Intake, mended
 
 from . import wire
 
@@ -47,6 +47,7 @@ class Uplink:
     def __init__(
         self,
         connect: Callable[[str], zmq.Socket[bytes]],
+        disconnect: Callable[[zmq.Socket[bytes], int], None],
         root: str,
         own: Callable[[], str],
         desk: Desk,
@@ -56,10 +57,12 @@ class Uplink:
     ) -> None:
         """
         :param connect: makes a DEALER socket to an address
+        :param disconnect: closes it, lingering for so many milliseconds
         :param own: the address at which this server takes others
         :param patience: seconds to search for a parent before wants go native
         """
-        self.connect, self.root, self.own, self.desk, self.scratch = connect, root, own, desk, scratch
+        self.connect, self.disconnect, self.root, self.own = connect, disconnect, root, own
+        self.desk, self.scratch = desk, scratch
         self.patience, self.dead = patience, min(max(patience / 4, 1.0), 10.0)
         self.plans: Plans | None = None
         self.adopted: Callable[[Sequence[str]], None] = lambda ancestors: None
@@ -73,6 +76,8 @@ class Uplink:
         self._claims: dict[int, tuple[str, Callable[[bool], None]]] = {}
         self._number = 0
         self._taken = 0
+        self.devices: dict[str, int] = {}  # st_dev of this node by prefix
+        self._renamed: dict[int, int] = {}  # st_dev of the parent's node -> the same file system's on this node
         self._ancestors: list[str] = [root]
         self._candidates: list[str] = []
         self._hops = 0
@@ -149,14 +154,15 @@ class Uplink:
 
     def _hang_up(self) -> None:
         if self.socket is not None:
-            self.socket.close(0)
+            self.disconnect(self.socket, 0)
             self.socket = None
         for intake in self._intakes.values():
             intake.close()
         self._intakes.clear()
         self._taken = 0
 
-    def _joined(self, ancestors: list[str]) -> None:
+    def _joined(self, ancestors: list[str], devices: dict[str, int]) -> None:
+        self._renamed = {devices[path]: own for path, own in self.devices.items() if own and devices.get(path)}
         self.state, self._pause = JOINED, LEAST_PAUSE
         self.joins += 1
         self._ancestors = ancestors or [self.root]
@@ -211,7 +217,7 @@ class Uplink:
             wants, _ = self._requests.pop(request, ((), False))
             self.desk.finished(wants)
         elif kind == wire.ADOPT:
-            self._joined(wire.unpack_texts(bytes(payload))[0])
+            self._joined(*wire.unpack_adopt(bytes(payload)))
         elif kind == wire.REDIRECT:
             addresses = [one for one in wire.unpack_texts(bytes(payload))[0] if one != self.own()]
             self._candidates = addresses[:2] + self._candidates
@@ -234,7 +240,7 @@ class Uplink:
                 intake = self._intakes[request] = Intake(self.scratch)
             records = intake.add(part, payload)
             if records:
-                self.desk.landed(records)
+                self.desk.landed([mended(record, self._renamed) for record in records])
         if self._taken >= RETURN:
             self._send(wire.CREDIT, 0, wire.U64.pack(self._taken))
             self._taken = 0
@@ -264,6 +270,6 @@ class Uplink:
         """Leave the tree."""
         if self.socket is not None and self.state == JOINED:
             self._send(wire.LEAVE)
-            self.socket.close(500)
+            self.disconnect(self.socket, 500)
             self.socket = None
         self._hang_up()

@@ -9,7 +9,8 @@
             CREDIT   bytes u64                     so much of DATA has been taken
             PING     children u32                  every second
             LEAVE                                  nothing follows
-    down    ADOPT    addresses, root first         these are above you; the last one is me
+    down    ADOPT    addresses, root first         these are above you; the last one is me;
+                     devices "ST_DEV PATH"         and so the file systems of the prefixes are called on my node
             REDIRECT addresses                     ask one of these instead
             DATA     part: kind of collfs.stream   the payload of a message of collfs.stream
             DONE                                   nothing more comes for this request
@@ -96,6 +97,26 @@ def unpack_texts(raw: bytes, at: int = 0) -> tuple[list[str], int]:
         found.append(raw[at : at + length].decode("utf-8", "surrogateescape"))
         at += length
     return found, at
+
+
+def adopt(ancestors: Sequence[str], devices: dict[str, int]) -> bytes:
+    """Payload of ADOPT."""
+    return texts(ancestors) + texts([f"{device} {path}" for path, device in devices.items()])
+
+
+def unpack_adopt(raw: bytes) -> tuple[list[str], dict[str, int]]:
+    """(ancestors, ``st_dev`` by prefix)."""
+    ancestors, at = unpack_texts(raw)
+    rows, end = unpack_texts(raw, at)
+    devices = {}
+    for row in rows:
+        number, _, path = row.partition(" ")
+        if not (number.isascii() and number.isdigit() and len(number) <= 20):
+            raise RecordError(f"no device and path: {row!r}")
+        devices[path] = int(number)
+    if end != len(raw):
+        raise RecordError(f"ADOPT has {len(raw) - end} bytes too many")
+    return ancestors, devices
 
 
 def join(address: str, orphan: bool) -> bytes:

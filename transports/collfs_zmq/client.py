@@ -1,0 +1,185 @@
+"""A process's end: it asks its node's server and finds what comes in the path table.
+
+Rules of the file: no zmq; nothing waits longer than ``patience``; without a server, everything goes native.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock, get_ident
+
+from collfs.errors import TransportUnavailable
+from collfs.reader import Reader
+from collfs.record.wire import pack_wants
+from collfs.transport import Transport
+
+from . import local
+from .start import find, find_or_start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from collfs.record import Buffer, Name, Record, Stat, Want
+    from collfs.transport.registry import TransportOptions
+
+    from .local import Link
+
+
+class ZmqTransport(Transport):
+    """One session's transport: ``follows``, since the server fills the table; the job's first process of a program is
+    ``is_root``, for it keeps the manifest.
+    """
+
+    name = "zmq"
+    follows = True
+    bounded = True
+    is_root = False
+
+    def __init__(self, options: TransportOptions) -> None:
+        self.options, self.patience = options, float(options.patience)
+        self.reader = Reader(options.max_file_bytes)  # of a process without a store, and for who asks directly
+        self.pid = os.getpid()
+        self.link: Link | None = None
+        self.asked = self.answered = self.lost = 0
+        self.failure = ""
+        self._lock = allocate_lock()
+        self._number = 0
+        self._waiting: dict[int, int] = {}  # request -> thread
+
+    # -- life cycle ----------------------------------------------------------------------------------------------
+
+    def open(self, prefixes: Sequence[str]) -> None:
+        """Find the node's server, or start it, and say who we are."""
+        if not self.node_store:
+            self.is_root = False
+            return
+        self.link = find_or_start(self.node_store, self.patience, self._words(prefixes))
+        try:
+            self._greet(self.link)
+        except OSError as exc:
+            raise TransportUnavailable(f"transport 'zmq': the server of this node: {exc}") from exc
+
+    def _words(self, prefixes: Sequence[str]) -> list[str]:
+        """The server's command line, as far as this session's options matter to it."""
+        words = [f"--patience={self.patience!r}"]
+        words += [f"--prefix={path}" for path in prefixes]
+        words += [f"--exclude={glob}" for glob in getattr(self.options, "exclude", ())]
+        for name in ("max_store_bytes", "max_file_bytes"):
+            value = getattr(self.options, name, None)
+            if value is not None:
+                words.append(f"--{name.replace('_', '-')}={value}")
+        if getattr(self.options, "quiet", False):
+            words.append("--quiet")
+        return words
+
+    def _greet(self, link: Link) -> None:
+        program = ""
+        if getattr(self.options, "manifest", "none") != "none":
+            from collfs.bulk import program as current
+
+            program = getattr(self.options, "program", None) or current()
+        link.send(local.HELLO, 0, local.HELLO_HEAD.pack(local.VERSION) + os.fsencode(program))
+        while True:
+            for kind, _, payload in link.receive(wait=True):
+                if kind == local.WELCOME:
+                    self.is_root, self.token = bool(payload[:1] == b"\1"), os.fsdecode(payload[1:])
+                    return
+                if kind == local.REFUSED:
+                    raise OSError(71, payload.decode("utf-8", "replace"))
+
+    def close(self) -> None:
+        """Leave. The server notices."""
+        if self.link is not None and os.getpid() == self.pid:
+            self.link.close()
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def ask(self, wants: Sequence[Want]) -> None:
+        """Ask the server for *wants*."""
+        self._send(local.WANT, wants)
+
+    def plan(self, wants: Sequence[Want]) -> None:
+        """Tell the server what earlier runs of this program wanted; wait for nothing."""
+        self._send(local.PLAN, wants)
+
+    def _send(self, kind: int, wants: Sequence[Want]) -> None:
+        if os.getpid() != self.pid:
+            return
+        with self._lock:
+            link = self._reached()
+            if link is None:
+                return
+            self._number += 1
+            self.asked += len(wants)
+            if kind == local.WANT:
+                self._waiting[self._number] = get_ident()
+            try:
+                link.send(kind, self._number, pack_wants(wants))
+            except OSError as exc:
+                self._lose(exc)
+
+    def _reached(self) -> Link | None:
+        """The link; if it was lost, a server that was started again since."""
+        link = self.link
+        if link is not None and link.alive:
+            return link
+        if not self.node_store or self.link is None:
+            return None
+        found = find(self.node_store, 1.0)
+        if found is None:
+            return None
+        try:
+            found.send(local.HELLO, 0, local.HELLO_HEAD.pack(local.VERSION))
+        except OSError:
+            return None
+        self.link = found
+        return found
+
+    def _lose(self, exc: OSError) -> None:
+        self.lost += 1
+        self.failure = str(exc)
+        self._waiting.clear()
+        if self.link is not None:
+            self.link.close()
+
+    def step(self) -> bool:
+        """Take what the server says. False: this thread waits for nothing any more."""
+        if os.getpid() != self.pid:
+            return False
+        with self._lock:
+            link = self.link
+            if link is None or not link.alive:
+                self._waiting.clear()
+                return False
+            try:
+                for kind, request, _ in link.receive():
+                    if kind == local.DONE:
+                        self._waiting.pop(request, None)
+                        self.answered += 1
+                    elif kind in (local.GOING, local.REFUSED):
+                        raise OSError(32, "the server ends")
+            except OSError as exc:
+                self._lose(exc)
+            return get_ident() in self._waiting.values()
+
+    # -- the base class's three, for a process that nobody serves ------------------------------------------------
+
+    def fetch(self, wants: Sequence[Want]) -> Iterator[Record]:
+        return self.reader.fetch(wants)
+
+    def stat(self, path: str) -> Stat:
+        return self.reader.stat(path)
+
+    def lstat(self, path: str) -> tuple[Stat, str | None]:
+        return self.reader.lstat(path)
+
+    def listdir(self, path: str) -> Sequence[Name]:
+        return self.reader.listdir(path, metadata=False)
+
+    def read(self, path: str) -> Buffer:
+        return self.reader.read(path)[1]
+
+    def counters(self) -> dict[str, int]:
+        """For the report: wants that were asked for, requests that were answered, servers that were lost."""
+        return {"asked": self.asked, "answered": self.answered, "lost": self.lost, "ops": self.reader.ops}

@@ -1,0 +1,190 @@
+"""The processes of this node: they come by a Unix socket in the node store, and ask.
+
+Rules of the file: one thread; a process that sends nonsense, too much or too slowly is shut out, the others go on;
+another user's process is never listened to (the directory has mode 0700, and the kernel says who it is).
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import time
+from errno import EAGAIN, EINTR, EWOULDBLOCK
+
+from collfs.errors import RecordError
+from collfs.record.wire import unpack_wants
+
+from . import local
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .desk import Desk
+    from .plans import Plans
+
+BLOCK = 1 << 18
+SLOW = 10.0  # seconds for the rest of a frame that has begun
+MOST_WAITING = 8 << 20  # bytes of answers that a process doesn't take
+
+
+class Process:
+    """One process of this node. ``local``: what is staged it finds in the table."""
+
+    local = True
+
+    def __init__(self, sock: _socket.socket, pid: int, crowd: Crowd) -> None:
+        self.sock, self.pid, self.crowd = sock, pid, crowd
+        self.program = ""
+        self.frames = local.Frames()
+        self.begun = 0.0  # since when a frame isn't whole
+        self._out = bytearray()
+
+    def give(self, number: int, record: object) -> None:
+        """Never called: see ``local``."""
+
+    def done(self, number: int) -> None:
+        """See :class:`collfs_zmq.desk.Asker`."""
+        self.send(local.DONE, number)
+
+    def send(self, kind: int, request: int = 0, payload: bytes = b"") -> None:
+        """Send, or keep for later."""
+        self._out += local.frame(kind, request, payload)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is kept."""
+        try:
+            while self._out:
+                del self._out[: self.sock.send(self._out, _socket.MSG_NOSIGNAL)]
+        except OSError as exc:
+            if exc.errno not in (EAGAIN, EWOULDBLOCK, EINTR) or len(self._out) > MOST_WAITING:
+                self.crowd.leave(self)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._out)
+
+
+class Crowd:
+    """All processes of the node that are here. ``refused`` counts those that were shut out."""
+
+    def __init__(self, path: str, desk: Desk, plans: Plans, token: str) -> None:
+        """
+        :param path: of the socket
+        :raises OSError: if there is a server already
+        """
+        self.path, self.desk, self.plans, self.token = path, desk, plans, token
+        self.listener = local.listen(path)
+        self.here: dict[int, Process] = {}  # by descriptor
+        self.claim: Callable[[str, Callable[[bool], None]], None] = lambda program, answer: answer(False)
+        self.stop: Callable[[], None] = lambda: None
+        self.came = self.refused = 0
+        self.watch: Callable[[int], None] = lambda fd: None
+        self.unwatch: Callable[[int], None] = lambda fd: None
+
+    def accept(self) -> None:
+        """Take in who knocks."""
+        while True:
+            try:
+                fd, _ = self.listener._accept()  # type: ignore[attr-defined]
+            except OSError:
+                return
+            sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
+            sock.setblocking(False)
+            pid, uid = local.peer(sock)
+            if uid != os.geteuid():
+                self.refused += 1
+                sock.close()
+                continue
+            self.came += 1
+            self.here[fd] = Process(sock, pid, self)
+            self.watch(fd)
+
+    def receive(self, fd: int) -> None:
+        """Something has come from the process behind *fd*."""
+        process = self.here.get(fd)
+        if process is None:
+            return
+        try:
+            piece = process.sock.recv(BLOCK)
+        except OSError as exc:
+            if exc.errno not in (EAGAIN, EWOULDBLOCK, EINTR):
+                self.leave(process)
+            return
+        if not piece:
+            self.leave(process)
+            return
+        try:
+            for kind, request, payload in process.frames.add(piece):
+                self._handle(process, kind, request, payload)
+        except (RecordError, ValueError) as exc:
+            self.refused += 1
+            process.send(local.REFUSED, 0, str(exc).encode("utf-8", "replace")[:1000])
+            self.leave(process)
+            return
+        process.begun = time.monotonic() if process.frames.pending else 0.0
+
+    def _handle(self, process: Process, kind: int, request: int, payload: bytes) -> None:
+        if kind == local.HELLO:
+            self._hello(process, payload)
+        elif kind == local.WANT:
+            self.desk.request(process, request, unpack_wants(payload))
+        elif kind == local.PLAN:
+            wants = [want for want in unpack_wants(payload) if self.desk.shelf.managed(want.path)]
+            self.plans.learn(process.program, wants, source=process)
+            self.desk.request(process, request, wants)
+        elif kind == local.STOP:
+            process.send(local.GOING)
+            self.stop()
+        else:
+            raise RecordError(f"no frame of kind {kind} may come from a process")
+
+    def _hello(self, process: Process, payload: bytes) -> None:
+        size = local.HELLO_HEAD.size
+        if len(payload) < size or local.HELLO_HEAD.unpack_from(payload)[0] != local.VERSION:
+            raise RecordError(f"the server speaks version {local.VERSION}: another version of collfs runs on this node")
+        process.program = payload[size:].decode("utf-8", "surrogateescape")[:4096]
+
+        def answer(chief: bool) -> None:
+            process.send(local.WELCOME, 0, bytes([chief]) + self.token.encode())
+
+        if process.program:
+            self.plans.arrived(process.program)
+            self.claim(process.program, answer)
+        else:
+            answer(False)
+
+    def leave(self, process: Process) -> None:
+        """A process has gone, or has to."""
+        fd = process.sock.fileno()
+        if self.here.pop(fd, None) is not None:
+            self.unwatch(fd)
+            process.sock.close()
+            self.desk.gone(process)
+
+    def tick(self) -> None:
+        """Once a second: who began a frame and doesn't end it is shut out."""
+        now = time.monotonic()
+        for process in list(self.here.values()):
+            if process.begun and now - process.begun > SLOW:
+                self.refused += 1
+                self.leave(process)
+
+    def flush(self) -> None:
+        """Send what waits."""
+        for process in list(self.here.values()):
+            if process.waiting:
+                process.flush()
+
+    def close(self) -> None:
+        """Say that the server ends, and close."""
+        for process in list(self.here.values()):
+            process.send(local.GOING)
+            self.leave(process)
+        self.listener.close()
+        try:
+            os.unlink(self.path)
+        except OSError:
+            pass

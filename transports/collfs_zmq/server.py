@@ -1,0 +1,309 @@
+"""The server of a node: one loop over its sockets, and nothing that waits.
+
+::
+
+             +-- crowd: the node's processes (Unix socket)
+    loop ----+-- downlink: servers below (ROUTER, CURVE)          all of them ask, and are answered by, the desk
+             +-- uplink: the server above (DEALER, CURVE), or source: the threads that read, on the root
+
+Rules of the file: what one peer does wrong ends at its own connection; the loop ends by STOP, by a signal, or when the
+node's processes and the servers below have gone for ``linger`` seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import zmq
+
+from . import local
+from .crowd import Crowd
+from .desk import Desk
+from .downlink import Downlink
+from .plans import Plans
+from .source import BoundReader, Source
+from .uplink import Uplink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from collfs.record import Want
+
+    from .keys import Keys
+    from .shelf import NodeShelf
+
+TICK = 0.25  # seconds
+LARGEST = (8 << 20) + 4096  # bytes of a message: a chunk of collfs.stream, or a frame of wants
+HANDSHAKE = 5000  # milliseconds: who connects and says nothing is cut off (ZMQ_HANDSHAKE_IVL)
+DOMAIN = "collfs"  # of ZAP: marks sockets that only take the clients of this job (RFC 27/ZAP)
+
+
+class Server:
+    """One server. Make it, then :meth:`run` it."""
+
+    def __init__(
+        self,
+        shelf: NodeShelf,
+        prefixes: Sequence[str],
+        *,
+        token: str,
+        root: str = "",
+        bind: str = "",
+        host: str = "",
+        keys: Keys | None = None,
+        fanout: int = 16,
+        patience: float = 30.0,
+        linger: float = 5.0,
+        first: float = 600.0,
+        max_file_bytes: int | None = None,
+    ) -> None:
+        """
+        :param root: address of the root's server; empty: this is the root
+        :param bind: ZeroMQ address to take other servers at, such as ``tcp://*:0``; empty: none are taken
+        :param host: name or address under which others reach this one
+        :param keys: of the job; needed with *root* or *bind*
+        :param linger: seconds without processes and servers below, after which it ends
+        :param first: the same before the first one has come
+        :raises OSError: if this node has a server already
+        :raises zmq.ZMQError: if *bind* can't be bound
+        """
+        self.context = zmq.Context()
+        self.shelf, self.keys, self.patience, self.linger, self.first = shelf, keys, patience, linger, first
+        self.desk = Desk(shelf)
+        self.plans = Plans(self.desk)
+        self.address = ""
+        self.stopping = ""
+        self.uplink: Uplink | None = None
+        self.source: Source | None = None
+        self.downlink: Downlink | None = None
+        self._auth: object = None
+        self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.poller = zmq.Poller()
+        self.poller.register(self._wake_in, zmq.POLLIN)
+        self.crowd = Crowd(f"{shelf.store.path}/{local.NAME}", self.desk, self.plans, token)
+        try:
+            if bind:
+                self._bind(bind, host, fanout)
+            if root:
+                self._join(root)
+            else:
+                reader = BoundReader(prefixes, max_file_bytes)
+                reader.scratch = shelf.scratch
+                self.source = self.desk.source = Source(reader, self.wake)
+        except BaseException:
+            self.close()
+            raise
+        self.crowd.claim = self.claim
+        self.crowd.stop = lambda: self.stop("asked to")
+        self.crowd.watch = lambda fd: self.poller.register(fd, zmq.POLLIN)
+        self.crowd.unwatch = self.poller.unregister
+        self.poller.register(self.crowd.listener.fileno(), zmq.POLLIN)
+        self.plans.relay = self._relay
+        devices = {path: _device(path) for path in prefixes}
+        for link in (self.uplink, self.downlink):
+            if link is not None:
+                link.devices = devices
+
+    # -- the tree ------------------------------------------------------------------------------------------------
+
+    def _bind(self, bind: str, host: str, fanout: int) -> None:
+        assert self.keys is not None
+        self._authenticate()
+        socket: zmq.Socket[bytes] = self.context.socket(zmq.ROUTER)
+        self._limits(socket)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.keys.server_secret)
+        socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+        socket.bind(bind)
+        bound = socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()  # type: ignore[union-attr]
+        port = bound.rpartition(":")[2]
+        self.address = f"tcp://{host}:{port}" if bound.startswith("tcp:") and host else bound
+        self.downlink = Downlink(socket, self.desk, self.shelf.copy_of, fanout)
+        self.downlink.ancestors = [self.address]
+        self.downlink.plans, self.downlink.claim = self.plans, self.claim
+        self.poller.register(socket, zmq.POLLIN)
+
+    def _authenticate(self) -> None:
+        from zmq.auth.thread import ThreadAuthenticator
+
+        assert self.keys is not None
+        allowed = self.keys.client
+
+        class Allowed:
+            """The one key that may come in."""
+
+            def callback(self, domain: str, key: bytes) -> bool:
+                return key == allowed
+
+        auth = ThreadAuthenticator(self.context)
+        auth.start()
+        auth.configure_curve_callback(domain=DOMAIN, credentials_provider=Allowed())
+        self._auth = auth
+
+    def _join(self, root: str) -> None:
+        self.uplink = self.desk.source = Uplink(
+            self._connect,
+            self._disconnect,
+            root,
+            lambda: self.address,
+            self.desk,
+            self.shelf.scratch,
+            patience=self.patience,
+        )
+        self.uplink.plans = self.plans
+        self.uplink.below = lambda: self.downlink.below if self.downlink is not None else 0
+        self.uplink.adopted = self._adopted
+
+    def _connect(self, address: str) -> zmq.Socket[bytes]:
+        assert self.keys is not None
+        socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
+        self._limits(socket)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self.keys.server)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.keys.client)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.keys.client_secret)
+        try:
+            socket.connect(address)
+        except zmq.ZMQError:
+            socket.close(0)
+            raise
+        self.poller.register(socket, zmq.POLLIN)
+        return socket
+
+    def _disconnect(self, socket: zmq.Socket[bytes], linger: int) -> None:
+        self.poller.unregister(socket)
+        socket.close(linger)
+
+    @staticmethod
+    def _limits(socket: zmq.Socket[bytes]) -> None:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, LARGEST)
+        socket.setsockopt(zmq.SNDHWM, 0)  # what may be under way is bounded by credit, in bytes
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
+
+    def _adopted(self, ancestors: Sequence[str]) -> None:
+        if self.downlink is not None:
+            self.downlink.ancestors = [*ancestors, self.address]
+
+    def claim(self, program: str, answer: Callable[[bool], None]) -> None:
+        """Who is the job's first process of *program*: the root knows."""
+        if self.uplink is not None:
+            self.uplink.claim(program, answer)
+        else:
+            answer(self.plans.claim(program))
+
+    def _relay(self, source: object, program: str, wants: Sequence[Want]) -> None:
+        if self.uplink is not None and source is not self.uplink:
+            self.uplink.tell_plan(program, wants)
+        if self.downlink is not None:
+            for child in list(self.downlink.children.values()):
+                if child is not source:
+                    self.downlink.tell_plan(child, program, wants)
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have the loop look; from any thread or signal handler."""
+        try:
+            os.write(self._wake_out, b"\0")
+        except OSError:
+            pass  # it is awake already
+
+    def stop(self, why: str) -> None:
+        """End the loop; from any thread or signal handler."""
+        self.stopping = self.stopping or why
+        self.wake()
+
+    def run(self) -> str:
+        """Serve; why it ended."""
+        last, quiet = 0.0, time.monotonic()
+        more = False
+        while not self.stopping:
+            events = self.poller.poll(0 if more else int(TICK * 1000))
+            more = self._turn([which for which, _ in events])
+            now = time.monotonic()
+            if now - last > TICK:
+                last = now
+                self._tick()
+            if self.crowd.here or (self.downlink is not None and self.downlink.children):
+                quiet = now
+            elif now - quiet > (self.linger if self.crowd.came else self.first):
+                self.stopping = "nobody is here any more"
+        return self.stopping
+
+    def _turn(self, events: Sequence[object]) -> bool:
+        """What has happened; whether there is more to do at once."""
+        more = False
+        for which in events:
+            if which == self._wake_in:
+                try:
+                    os.read(self._wake_in, 4096)
+                except OSError:
+                    pass
+            elif which == self.crowd.listener.fileno():
+                self.crowd.accept()
+            elif isinstance(which, int):
+                self.crowd.receive(which)
+        if self.downlink is not None:
+            self.downlink.receive()
+        if self.uplink is not None:
+            more = self.uplink.receive() or more
+        if self.source is not None:
+            records, finished = self.source.take()
+            if records:
+                self.desk.landed(records)
+            if finished:
+                self.desk.finished(finished)
+        if self.downlink is not None:
+            more = self.downlink.pump() or more
+        self.crowd.flush()
+        return more
+
+    def _tick(self) -> None:
+        self.crowd.tick()
+        if self.downlink is not None:
+            self.downlink.tick()
+        if self.uplink is not None:
+            self.uplink.tick()
+
+    def close(self) -> None:
+        """Close all; nothing waits for a peer. To be called once, after :meth:`run`."""
+        self.crowd.close()
+        if self.source is not None:
+            self.source.close()
+        if self.downlink is not None:
+            self.downlink.close()
+        if self.uplink is not None:
+            self.uplink.close()
+        stop = getattr(self._auth, "stop", None)
+        if stop is not None:
+            stop()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+        self.context.destroy(1000)
+
+    def report(self) -> dict[str, object]:
+        """Counters, for the log."""
+        found: dict[str, object] = {
+            "came": self.crowd.came,
+            "asked": self.desk.asked,
+            "upstream": self.desk.upstream,
+            "refused": self.desk.refused + self.crowd.refused + (self.downlink.refused if self.downlink else 0),
+        }
+        if self.source is not None:
+            found["ops"] = self.source.reader.ops
+        if self.uplink is not None:
+            found["joins"] = self.uplink.joins
+        return found
+
+
+def _device(path: str) -> int:
+    try:
+        return os.stat("/" + path).st_dev
+    except OSError:
+        return 0
