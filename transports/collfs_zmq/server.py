@@ -102,9 +102,10 @@ class Server:
         self.poller.register(self.crowd.listener.fileno(), zmq.POLLIN)
         self.plans.relay = self._relay
         devices = {path: _device(path) for path in prefixes}
-        for link in (self.uplink, self.downlink):
-            if link is not None:
-                link.devices = devices
+        if self.uplink is not None:
+            self.uplink.devices = devices
+        if self.downlink is not None:
+            self.downlink.devices = devices
 
     # -- the tree ------------------------------------------------------------------------------------------------
 
