@@ -194,7 +194,7 @@ class Reader:
         from ._pool import Pool  # late: most ranks never read in bulk
 
         if self.scratch:
-            pass
+            from . import placing  # noqa: F401  in one of the threads the import would be a want, which waits for us
 
         return Pool(self._answer, listed, max_workers).records()
 

@@ -101,11 +101,7 @@ class Server:
         self.crowd.unwatch = self.poller.unregister
         self.poller.register(self.crowd.listener.fileno(), zmq.POLLIN)
         self.plans.relay = self._relay
-        devices = {path: _device(path) for path in prefixes}
-        if self.uplink is not None:
-            self.uplink.devices = devices
-        if self.downlink is not None:
-            self.downlink.devices = devices
+        self._name_devices(prefixes)
 
     # -- the tree ------------------------------------------------------------------------------------------------
 
@@ -190,6 +186,13 @@ class Server:
     def _adopted(self, ancestors: Sequence[str]) -> None:
         if self.downlink is not None:
             self.downlink.ancestors = [*ancestors, self.address]
+
+    def _name_devices(self, prefixes: Sequence[str]) -> None:
+        devices = {path: _device(path) for path in prefixes}
+        if self.uplink is not None:
+            self.uplink.devices = devices
+        if self.downlink is not None:
+            self.downlink.devices = devices
 
     def claim(self, program: str, answer: Callable[[bool], None]) -> None:
         """Who is the job's first process of *program*: the root knows."""
