@@ -4,7 +4,7 @@
 in vain makes the next one an eighth as long, because ranks that have parted ways stay apart; what arrives in time
 doubles it again.
 
-Rules of the file: waits politely, by sleeping; holds no lock while it waits.
+Rules of the file: waits politely, by sleeping or as the transport can; holds no lock while it waits.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Awaiting:
             elif now - since > self.quiet:
                 self.quiet = max(self.quiet / 8, self.patience * LEAST)
                 return [want for want in reversed(left) if self._open(want)]
-            time.sleep(pause)
+            self.transport.pause(pause)
             pause = min(pause * 1.5, LONG_PAUSE)
 
 

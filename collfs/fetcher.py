@@ -215,9 +215,9 @@ class Fetcher:
         if silent:  # else the stream has ended, and nobody has parted ways
             self.timeouts += 1
             self.silences += [w.path for w in silent][: max(0, SILENCES - len(self.silences))]
-            self.messages.warn(
-                "silent", f"nobody sent {silent[0].path} in time: such files are read natively (divergence)"
-            )
+            self.messages.warn("silent", f"nobody sent {silent[0].path} in time: it is read natively (divergence)")
+        elif vain and (why := getattr(self.transport, "failure", "")):
+            self.messages.warn("lost", f"transport {self.transport.name!r}: {why}. What isn't staged is read natively")
 
     def deliver(self, records: Iterable[Record]) -> int:
         """Stage records that came by themselves, in whichever thread; the number of the table's last listing."""

@@ -220,6 +220,10 @@ class Session:
             self.fetcher.want(interpreter_wants(self.prefixes))
             self._announce(list(sys.modules)[loaded:])
             self.fetcher.on_loaded = self._announce
+        elif self.transport is not None and self.transport.follows and not self.transport.collective:
+            from .triggers.interpreter import interpreter_wants
+
+            self.fetcher.want(interpreter_wants(self.prefixes, self.fetcher.want))
         if self.options.manifest == "none" or self.transport is None or not self.transport.is_root:
             return
         from .bulk import Bulk

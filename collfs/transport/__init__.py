@@ -25,6 +25,8 @@ call at a time unless ``concurrent`` is true. After a fork the child never calls
 
 from __future__ import annotations
 
+import time
+
 from ..record import CONTENT, LIST, NAMES, Name, Record, Stat, Want
 
 TYPE_CHECKING = False
@@ -183,6 +185,10 @@ class Transport:
         :returns: False if nothing will come to this thread
         """
         return True
+
+    def pause(self, seconds: float) -> None:
+        """While a path is awaited: wait for *seconds*, or less if something has come."""
+        time.sleep(seconds)
 
     def abandon(self, exc: BaseException | None = None) -> None:
         """This process is ending by an error: :meth:`gather` and :meth:`close`, which follow, must wait for nobody.

@@ -2,7 +2,8 @@
 
 ``sysconfig``, when it is imported, calls ``os.path.realpath`` on the interpreter and its directory, one lstat for each
 component (Lib/sysconfig: ``_safe_realpath``), and looks whether the interpreter lies in its build tree (two stats,
-``is_python_build``). In a collective session the root wants these first, so that every rank has them before all else.
+``is_python_build``). In a collective session the root wants these first, so that every rank has them before all else;
+where each process asks for itself, each does.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from ..record import META, Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 SETUP = ("Modules/Setup", "Modules/Setup.dist", "Modules/Setup.local")
 
 
-def interpreter_wants(prefixes: Iterable[str]) -> list[Want]:
-    """Metadata of *prefixes*, of the interpreter under all its names and of the directories above these."""
+def interpreter_wants(prefixes: Iterable[str], ask: Callable[[list[Want]], None] | None = None) -> list[Want]:
+    """Metadata of *prefixes*, of the interpreter under all its names and of the directories above these.
+
+    :param ask: has wants staged, so that where a link leads is found in the table; None: the original is read
+    """
     found: dict[str, None] = dict.fromkeys(prefixes)
     name = sys.executable or ""
     for _ in range(40):  # MAXSYMLINKS of Linux; each look is one readlink that sysconfig would make as well
@@ -32,7 +36,9 @@ def interpreter_wants(prefixes: Iterable[str]) -> list[Want]:
             above = os.path.dirname(above)
         found[name] = None
         try:
-            target = os.readlink("/" + name)
+            if ask is not None:
+                ask([Want(name, META)])
+            target = os.readlink("/" + name if ask is None else name)
         except OSError:
             break
         name = os.path.normpath(os.path.join(os.path.dirname(name), target))

@@ -111,7 +111,8 @@ class Nodes:
         """What mpiexec needs in its environment, in node 0, to start *ranks_each* ranks on every node in order.
 
         Environment variables since both launchers take all of this from there: HYDRA_... (Hydra's manual, "Environment
-        settings"), and an MCA parameter of PRRTE or Open MPI NAME as PRTE_MCA_NAME and OMPI_MCA_NAME.
+        settings"), and an MCA parameter of PRRTE or Open MPI NAME as PRTE_MCA_NAME and OMPI_MCA_NAME. Open MPI 4's own
+        launcher has its parameters from the latter, under its own names (ompi_info --all).
         """
         hydra, slots = self.folder / "hosts.hydra", self.folder / "hosts.prte"
         hydra.write_text("".join(f"{name}:{ranks_each}\n" for name in self.names))
@@ -127,6 +128,10 @@ class Nodes:
             "PRTE_MCA_prte_default_hostfile": str(slots),
             "PRTE_MCA_prte_if_include": "eth0",
             "OMPI_MCA_btl_tcp_if_include": "eth0",
+            "OMPI_MCA_plm_rsh_agent": str(self.agent),
+            "OMPI_MCA_plm_rsh_no_tree_spawn": "1",
+            "OMPI_MCA_orte_default_hostfile": str(slots),
+            "OMPI_MCA_oob_tcp_if_include": "eth0",
         }
 
     # -- how it is made ------------------------------------------------------------------------------------------

@@ -187,6 +187,8 @@ def _calls(text: str) -> Iterator[tuple[int, str, str, int, str]]:
 def _kind(name: str, args: str) -> str:
     kind = _KIND_OF.get(name, "other")
     if kind == "open":
+        if "O_PATH" in args:  # nothing is opened: a way to ask for metadata
+            return "stat"
         if "O_DIRECTORY" in args:
             return "opendir"
         if name == "creat" or any(flag in args for flag in ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC")):

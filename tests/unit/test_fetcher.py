@@ -11,44 +11,12 @@ import pytest
 
 from collfs import _libc
 from collfs.fetcher import Fetcher
-from collfs.interpose.machine.layout import K_ABSENT, K_FILE, K_NATIVE, K_REG, K_UNKNOWN
+from collfs.interpose.machine.layout import K_FILE, K_REG, K_UNKNOWN
 from collfs.messages import Messages
-from collfs.record import CONTENT, META, Record, Stat, Want
+from collfs.record import CONTENT, META, Record, Want
 from collfs.transport import Transport
 from collfs.triggers.finder import Finder
-
-FILE = Stat(0o100644, 1, 2, 1, 0, 0, 0, 3, 4096, 8, 10**18, 10**18, 10**18)
-
-
-class Table:
-    """Names and their kinds."""
-
-    def __init__(self):
-        self.kinds: dict[str, int] = {}
-        self.header = SimpleNamespace(entries=0, staged_bytes=0, sequence=0, epoch=0)
-
-    def probe(self, path):
-        return self.kinds.get(path, K_UNKNOWN)
-
-    def entry(self, path):
-        return SimpleNamespace(st=1) if path in self.kinds else None
-
-
-class Stager:
-    """Puts what it gets into the table."""
-
-    trouble = ""
-
-    def __init__(self, table):
-        self.table = table
-
-    def stage(self, record, epoch):
-        if record.errno:
-            self.table.kinds[record.path] = K_ABSENT if record.errno == 2 else K_NATIVE
-        else:
-            self.table.kinds[record.path] = K_REG if record.content is None else K_FILE
-        self.table.header.entries += 1
-        return True
+from faketable import FILE, Stager, Table
 
 
 class Answers(Transport):

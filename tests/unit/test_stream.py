@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from errno import EACCES, EAGAIN, ENOENT
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -94,7 +95,8 @@ def test_a_frame_that_is_too_large_for_a_message_comes_in_parts(intake):
     names = [Name(f"{number:0200d}", 8) for number in range(100_000)]
     records = [Record("/p", DIRECTORY, names=names)]
     messages = sent(records)
-    assert [kind for kind, _ in messages] == [PART, PART, RECORDS]
+    assert [kind for kind, _ in messages] == [PART] * (len(names) * 200 // CHUNK) + [RECORDS]
+    assert len(messages) > 2
     assert taken(intake, messages) == records
 
 
@@ -188,3 +190,59 @@ def test_no_damage_is_ever_believed(intake, data):
 @given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=300)), max_size=6))
 def test_garbage_never_raises(intake, messages):
     taken(intake, [(kind, bytearray(payload)) for kind, payload in messages])
+
+
+# -- memory that is used again ---------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "slice", "release"]), st.integers(0, 30)), max_size=60))
+def test_memory_is_used_again_only_when_nobody_holds_a_view_of_it(steps):
+    """As pieces under way: MPI may read each as long as its view lives, in whatever order they are completed."""
+    with mock.patch.object(outgoing, "CHUNK", 16):
+        buffers, held, most = outgoing._Buffers(), [], 0
+        for number, (step, which) in enumerate(steps):
+            if step == "take":
+                view = buffers.take()
+                view[:] = bytes([number]) * 16
+                held.append((number, view))
+                del view
+            elif held and step == "slice":  # what is sent of a short piece; the whole view may go before it
+                old, view = held.pop(which % len(held))
+                held.append((old, view[: which % len(view) + 1]))
+                del view
+            elif held:
+                del held[which % len(held)]
+            most = max(most, len(held))
+            assert [bytes(view) for _, view in held] == [bytes([old]) * len(view) for old, view in held]
+        assert len(buffers._all) == most, "what nobody holds is taken before new memory"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_the_pieces_of_each_file_arrive_right_when_many_are_in_flight(tmp_path, data):
+    sizes = data.draw(st.lists(st.integers(1, 100), min_size=1, max_size=8))
+    contents = {}
+    for number, size in enumerate(sizes):
+        contents[f"/p/{number}"] = bytes([number + 1]) * (size - 1) + b"!"
+        (tmp_path / f"{number}").write_bytes(contents[f"/p/{number}"])
+    with mock.patch.multiple(outgoing, CHUNK=16, LARGE=1, _buffers=outgoing._Buffers()):
+        streams, arrived, flying = {}, dict.fromkeys(contents, b""), []
+        for path, content in contents.items():
+            record = Record(path, file_of(len(content)), content=content)
+            streams[path] = outgoing.messages(
+                outgoing.parcels([record], lambda path: str(tmp_path / os.path.basename(path)), False)
+            )
+        while streams or flying:
+            if streams and (len(flying) < 2 or data.draw(st.booleans())):
+                path = data.draw(st.sampled_from(sorted(streams)))
+                message = next(streams[path], None)
+                if message is None:
+                    del streams[path]
+                elif message[0] == PIECE:
+                    flying.append((path, message[1]))
+                del message
+            if flying and (not streams or data.draw(st.booleans())):
+                path, payload = flying.pop(0)  # read only now, as by a network that is slow
+                arrived[path] += payload
+                del payload
+    assert arrived == contents

@@ -54,6 +54,7 @@ class ZmqTransport(Transport):
         if not self.node_store:
             self.is_root = False
             return
+        pack_wants(())  # imports what it needs: in the middle of a fetch that import would go native
         self.link = find_or_start(self.node_store, self.patience, self._words(prefixes))
         try:
             self._greet(self.link)
@@ -106,18 +107,22 @@ class ZmqTransport(Transport):
     def _send(self, kind: int, wants: Sequence[Want]) -> None:
         if os.getpid() != self.pid:
             return
+        payload = pack_wants(wants)
         with self._lock:
-            link = self._reached()
-            if link is None:
+            for _ in range(2):  # that a server has gone is often noticed only here: there may be another one already
+                link = self._reached()
+                if link is None:
+                    return
+                self._number += 1
+                if kind == local.WANT:
+                    self._waiting[self._number] = get_ident()
+                try:
+                    link.send(kind, self._number, payload)
+                except OSError as exc:
+                    self._lose(exc)
+                    continue
+                self.asked += len(wants)
                 return
-            self._number += 1
-            self.asked += len(wants)
-            if kind == local.WANT:
-                self._waiting[self._number] = get_ident()
-            try:
-                link.send(kind, self._number, pack_wants(wants))
-            except OSError as exc:
-                self._lose(exc)
 
     def _reached(self) -> Link | None:
         """The link; if it was lost, a server that was started again since."""
@@ -138,7 +143,7 @@ class ZmqTransport(Transport):
 
     def _lose(self, exc: OSError) -> None:
         self.lost += 1
-        self.failure = str(exc)
+        self.failure = f"the server of this node has gone ({exc.strerror or exc})"
         self._waiting.clear()
         if self.link is not None:
             self.link.close()
@@ -162,6 +167,14 @@ class ZmqTransport(Transport):
             except OSError as exc:
                 self._lose(exc)
             return get_ident() in self._waiting.values()
+
+    def pause(self, seconds: float) -> None:
+        """Until the server says something."""
+        link = self.link
+        if link is None or not link.alive:
+            super().pause(seconds)
+        else:
+            link.pause(seconds)
 
     # -- the base class's three, for a process that nobody serves ------------------------------------------------
 

@@ -15,6 +15,7 @@ from collfs.errors import RecordError
 from collfs.record.wire import unpack_wants
 
 from . import local
+from .wire import LONGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Process:
         self.sock, self.pid, self.crowd = sock, pid, crowd
         self.program = ""
         self.frames = local.Frames()
-        self.begun = 0.0  # since when a frame isn't whole
+        self.slow = 0.0  # for how long a frame isn't whole
         self._out = bytearray()
 
     def give(self, number: int, record: object) -> None:
@@ -81,6 +82,7 @@ class Crowd:
         self.claim: Callable[[str, Callable[[bool], None]], None] = lambda program, answer: answer(False)
         self.stop: Callable[[], None] = lambda: None
         self.came = self.refused = 0
+        self._ticked = time.monotonic()
         self.watch: Callable[[int], None] = lambda fd: None
         self.unwatch: Callable[[int], None] = lambda fd: None
 
@@ -117,14 +119,15 @@ class Crowd:
             self.leave(process)
             return
         try:
-            for kind, request, payload in process.frames.add(piece):
+            found = process.frames.add(piece)
+            if found:
+                process.slow = 0.0
+            for kind, request, payload in found:
                 self._handle(process, kind, request, payload)
         except (RecordError, ValueError) as exc:
             self.refused += 1
             process.send(local.REFUSED, 0, str(exc).encode("utf-8", "replace")[:1000])
             self.leave(process)
-            return
-        process.begun = time.monotonic() if process.frames.pending else 0.0
 
     def _handle(self, process: Process, kind: int, request: int, payload: bytes) -> None:
         if kind == local.HELLO:
@@ -145,7 +148,7 @@ class Crowd:
         size = local.HELLO_HEAD.size
         if len(payload) < size or local.HELLO_HEAD.unpack_from(payload)[0] != local.VERSION:
             raise RecordError(f"the server speaks version {local.VERSION}: another version of collfs runs on this node")
-        process.program = payload[size:].decode("utf-8", "surrogateescape")[:4096]
+        process.program = payload[size : size + LONGEST].decode("utf-8", "surrogateescape")
 
         def answer(chief: bool) -> None:
             process.send(local.WELCOME, 0, bytes([chief]) + self.token.encode())
@@ -165,12 +168,15 @@ class Crowd:
             self.desk.gone(process)
 
     def tick(self) -> None:
-        """Once a second: who began a frame and doesn't end it is shut out."""
+        """Several times a second: who began a frame and doesn't end it is shut out; a byte now and then is no help."""
         now = time.monotonic()
+        past, self._ticked = min(now - self._ticked, 0.5), now  # while this server was stopped, nobody was slow
         for process in list(self.here.values()):
-            if process.begun and now - process.begun > SLOW:
-                self.refused += 1
-                self.leave(process)
+            if process.frames.pending:
+                process.slow += past
+                if process.slow > SLOW:
+                    self.refused += 1
+                    self.leave(process)
 
     def flush(self) -> None:
         """Send what waits."""

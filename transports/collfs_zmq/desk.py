@@ -71,6 +71,7 @@ class Desk:
         self.source: Upstream | None = None
         self.asked = self.upstream = self.refused = 0
         self._flights: dict[Want, list[Request]] = {}
+        self._asked: dict[Want, int] = {}  # how often upstream was asked and hasn't finished: of those, the last counts
         self._other: dict[str, Record] = {}  # what came for a path under way, but is no answer by its shape
 
     def request(self, who: Asker, number: int, wants: Iterable[Want], *, fresh: bool = False) -> None:
@@ -79,7 +80,7 @@ class Desk:
         :param fresh: what is held isn't good enough: somebody below says that the original has changed
         """
         request, ask, stale = Request(who, number), [], fresh
-        for want in wants:
+        for want in dict.fromkeys(wants):
             self.asked += 1
             if not self.shelf.managed(want.path):
                 self.refused += 1
@@ -90,6 +91,7 @@ class Desk:
             elif not self._at_hand(who, number, want, fresh):
                 stale = self.shelf.drop(want) or stale
                 self._flights[want] = [request]
+                self._asked[want] = self._asked.get(want, 0) + 1
                 request.left.add(want)
                 ask.append(want)
         if not request.left:
@@ -121,28 +123,33 @@ class Desk:
         """*records* have come."""
         self.shelf.stage(records)
         for record in records:
-            answered = False
             for aspect in aspects_of(record):
                 want = Want(record.path, aspect)
                 if want in self._flights:
-                    answered = True
                     self._land(want, record)
-            if not answered:
+            if self._waited_for(record.path):
                 self._other[record.path] = record
 
     def finished(self, wants: Iterable[Want]) -> None:
         """Nothing more comes for *wants*."""
         vain = []
         for want in wants:
-            if want in self._flights:
+            again = self._asked.pop(want, 1) - 1
+            if again:
+                self._asked[want] = again
+            elif want in self._flights:
                 record = self._other.get(want.path)
                 if record is None:
                     vain.append(want.path)
                     record = Record(want.path, errno=EAGAIN)
                 self._land(want, record, keep=record.errno != EAGAIN)
-            self._other.pop(want.path, None)
+            if not self._waited_for(want.path):
+                self._other.pop(want.path, None)
         if vain:
             self.shelf.settle(vain)
+
+    def _waited_for(self, path: str) -> bool:
+        return any(Want(path, aspect) in self._flights for aspect in ASPECTS)
 
     def _land(self, want: Want, record: Record, keep: bool = True) -> None:
         if keep:

@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from collfs.record import Record, Want
+    from collfs.record import Buffer, Record, Want
     from collfs.stream import Message
 
     from .desk import Desk
@@ -117,13 +117,13 @@ class Downlink:
         self.refused = 0
         self.refusal = ""  # why the last one was
 
-    def send(self, child: Child, kind: int, request: int = 0, part: int = 0, payload: object = b"") -> None:
+    def send(self, child: Child, kind: int, request: int = 0, part: int = 0, payload: Buffer = b"") -> None:
         """Send, or lose it: a peer that has gone asks another server, and one that doesn't read gets no credit."""
         try:
             self.socket.send_multipart(
-                [child.identity, wire.head(kind, request, part), payload],  # type: ignore[list-item]
+                [child.identity, wire.head(kind, request, part), payload],
                 zmq.NOBLOCK,
-                copy=len(payload) < 65536,  # type: ignore[arg-type]
+                copy=_small(payload),
             )
         except zmq.ZMQError:
             self.drop(child)
@@ -178,18 +178,32 @@ class Downlink:
         old = self.children.get(identity)
         if old is not None:
             self.drop(old)
+        for one in [one for one in self.children.values() if address and one.address == address]:
+            self.drop(one)  # it has come back, though it had not been found missing
         child = Child(identity, address, self)
+        if address and address in self.ancestors[:-1]:  # a ring, if it was taken
+            self.send(child, wire.REDIRECT, payload=wire.texts([]))
+            return
         if len(self.children) >= self.fanout * (2 if orphan else 1):
             others = sorted(self.children.values(), key=lambda one: one.below)
-            addresses = [one.address for one in others if one.address != address][:8]
+            addresses = [one.address for one in others if one.address][:8]
             others[0].below += 1
             self.send(child, wire.REDIRECT, payload=wire.texts(addresses))
             return
         self.children[identity] = child
-        self.send(child, wire.ADOPT, payload=wire.adopt(self.ancestors, self.devices))
+        self._tell_ancestors(child)
         if self.plans is not None:
             for program, wants in self.plans.known.items():
                 self.tell_plan(child, program, wants)
+
+    def moved(self, ancestors: Sequence[str]) -> None:
+        """Others are above this server now: root first, this server last."""
+        self.ancestors = list(ancestors)
+        for child in list(self.children.values()):
+            self._tell_ancestors(child)
+
+    def _tell_ancestors(self, child: Child) -> None:
+        self.send(child, wire.ADOPT, payload=wire.adopt(self.ancestors, self.devices))
 
     def tell_plan(self, child: Child, program: str, wants: Sequence[Want]) -> None:
         """Tell one server what *program* will want."""
@@ -225,3 +239,12 @@ class Downlink:
             self.send(child, wire.LEAVE)
         self.children.clear()
         self.socket.close(1000)
+
+
+def _small(payload: Buffer) -> bool:
+    """Whether a copy costs less than what *payload* would keep in memory until it is sent: a piece of a file lies in a
+    buffer for a whole chunk, and 30 files of 1 MiB would occupy 120.
+    """
+    if len(payload) < 65536:
+        return True
+    return isinstance(payload, memoryview) and 2 * len(payload) < memoryview(payload.obj).nbytes

@@ -54,7 +54,7 @@ def find_secret(environ: Mapping[str, str]) -> str:
             secret = os.read(fd, 4096).decode("ascii", "replace").strip()
         finally:
             os.close(fd)
-    if secret and len(secret) < LEAST:
+    if (secret or path) and len(secret) < LEAST:
         raise OptionError(f"{shown}: {len(secret)} characters are too few; at least {LEAST}. Make one: collfs secret")
     return secret
 

@@ -23,6 +23,10 @@ import os
 import struct
 from errno import EAGAIN, ECONNRESET, EINTR, EPIPE, EPROTO, EWOULDBLOCK
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 HEAD = struct.Struct("<IBI")
 HELLO, WANT, PLAN, STOP = 1, 2, 3, 4
 WELCOME, DONE, REFUSED, GOING = 65, 66, 67, 68
@@ -31,6 +35,7 @@ HELLO_HEAD = struct.Struct("<H")
 MOST = 64 << 20  # bytes of a frame: a manifest of some 500,000 paths
 NAME = "server"  # of the socket, in the node store
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid (man 7 unix, SO_PEERCRED)
+_TIMEVAL = struct.Struct("@ll")  # struct timeval (man 3 timeval)
 _BLOCK = 1 << 16
 
 
@@ -86,11 +91,14 @@ class Link:
         :raises OSError: if nobody listens there, or it is another user's process
         """
         self._frames = Frames()
+        self._seconds = seconds
         self.alive = True
         self.sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
-            self.sock.settimeout(seconds)
-            self.sock.connect(_short(path))
+            # Blocking, with the kernel's own limits: one thread may wait to read while another sends (man 7 socket).
+            self._limit(_socket.SO_SNDTIMEO, seconds)
+            self._limit(_socket.SO_RCVTIMEO, seconds)
+            _at(path, self.sock.connect)
             if peer(self.sock)[1] != os.geteuid():
                 raise PermissionError(1, "the server belongs to another user", path)
         except BaseException:
@@ -114,9 +122,10 @@ class Link:
         :param wait: until there is something, within the time limit of the socket
         :raises OSError: if the server has gone; what came before has been given
         """
-        flags = 0 if wait else _socket.MSG_DONTWAIT
         try:
-            piece = self.sock.recv(_BLOCK, flags)
+            if wait:
+                self._limit(_socket.SO_RCVTIMEO, self._seconds)
+            piece = self.sock.recv(_BLOCK, 0 if wait else _socket.MSG_DONTWAIT)
         except OSError as exc:
             if exc.errno in (EAGAIN, EWOULDBLOCK, EINTR) and not wait:
                 return []
@@ -131,6 +140,18 @@ class Link:
             self.alive = False
             raise OSError(EPROTO, str(exc)) from exc
 
+    def pause(self, seconds: float) -> None:
+        """Wait until something has come, for *seconds* at most."""
+        try:
+            self._limit(_socket.SO_RCVTIMEO, seconds)
+            self.sock.recv(1, _socket.MSG_PEEK)
+        except OSError:
+            pass  # nothing came, or nothing ever will: the next look says which
+
+    def _limit(self, which: int, seconds: float) -> None:
+        micros = max(int(seconds * 1e6), 1)  # zero would mean no limit
+        self.sock.setsockopt(_socket.SOL_SOCKET, which, _TIMEVAL.pack(*divmod(micros, 10**6)))
+
     def close(self) -> None:
         """Leave."""
         self.alive = False
@@ -144,7 +165,7 @@ def listen(path: str) -> _socket.socket:
     """
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
-        sock.bind(_short(path))
+        _at(path, sock.bind)
         os.chmod(path, 0o600)
         sock.listen(1024)
     except BaseException:
@@ -153,15 +174,19 @@ def listen(path: str) -> _socket.socket:
     return sock
 
 
-def _short(path: str) -> str:
-    """*path* in a spelling of at most 107 bytes (man 7 unix, ``sun_path``): a store may lie deep below a TMPDIR.
-
-    The descriptor of the directory stays open in this process; there are few.
+def _at(path: str, call: Callable[[str], None]) -> None:
+    """*call* (bind or connect) with *path* in a spelling of at most 107 bytes (man 7 unix, ``sun_path``): a store may
+    lie deep below a TMPDIR.
     """
     if len(os.fsencode(path)) < 108:
-        return path
+        call(path)
+        return
     directory, name = os.path.split(path)
-    return f"/proc/self/fd/{os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/{name}"
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        call(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)
 
 
 GONE = (EPIPE, ECONNRESET)

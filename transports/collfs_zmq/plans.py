@@ -10,6 +10,8 @@ Rules of the file: no sockets; a program's plan is learned once; what comes twic
 
 from __future__ import annotations
 
+from . import wire
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from .desk import Desk
 
 PROGRAMS = 1000  # of one job; beyond, a program has no plan
-WANTS = 1 << 20  # of one plan
 
 
 class _Nobody:
@@ -49,7 +50,7 @@ class Plans:
         """A plan has come from *source*: it goes on to all others."""
         if program in self.known or len(self.known) >= PROGRAMS:
             return
-        self.known[program] = wants[:WANTS]
+        self.known[program] = next(wire.pieces(wants))  # a message; what is more is asked for when it is needed
         self.relay(source, program, self.known[program])
         if program in self.here:
             self._stage(program)

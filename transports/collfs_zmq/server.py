@@ -12,6 +12,7 @@ node's processes and the servers below have gone for ``linger`` seconds.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 TICK = 0.25  # seconds
 LARGEST = (8 << 20) + 4096  # bytes of a message: a chunk of collfs.stream, or a frame of wants
 HANDSHAKE = 5000  # milliseconds: who connects and says nothing is cut off (ZMQ_HANDSHAKE_IVL)
+SHOWN = 10  # refused connections in the log; all are counted
+STRANGERS = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
 DOMAIN = "collfs"  # of ZAP: marks sockets that only take the clients of this job (RFC 27/ZAP)
 
 
@@ -78,6 +83,8 @@ class Server:
         self.uplink: Uplink | None = None
         self.source: Source | None = None
         self.downlink: Downlink | None = None
+        self.strangers = 0  # connections that were refused
+        self._monitor: zmq.Socket[bytes] | None = None
         self._auth: object = None
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.poller = zmq.Poller()
@@ -115,6 +122,8 @@ class Server:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.keys.server_secret)
         socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+        self._monitor = socket.get_monitor_socket(STRANGERS)
+        self.poller.register(self._monitor, zmq.POLLIN)
         socket.bind(bind)
         bound = socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()  # type: ignore[union-attr]
         port = bound.rpartition(":")[2]
@@ -185,7 +194,7 @@ class Server:
 
     def _adopted(self, ancestors: Sequence[str]) -> None:
         if self.downlink is not None:
-            self.downlink.ancestors = [*ancestors, self.address]
+            self.downlink.moved([*ancestors, self.address])
 
     def _name_devices(self, prefixes: Sequence[str]) -> None:
         devices = {path: _device(path) for path in prefixes}
@@ -226,7 +235,7 @@ class Server:
     def run(self) -> str:
         """Serve; why it ended."""
         last, quiet = 0.0, time.monotonic()
-        more = False
+        more = served = False
         while not self.stopping:
             events = self.poller.poll(0 if more else int(TICK * 1000))
             more = self._turn([which for which, _ in events])
@@ -235,8 +244,8 @@ class Server:
                 last = now
                 self._tick()
             if self.crowd.here or (self.downlink is not None and self.downlink.children):
-                quiet = now
-            elif now - quiet > (self.linger if self.crowd.came else self.first):
+                quiet, served = now, True
+            elif now - quiet > (self.linger if served or self.crowd.came else self.first):
                 self.stopping = "nobody is here any more"
         return self.stopping
 
@@ -253,6 +262,8 @@ class Server:
                 self.crowd.accept()
             elif isinstance(which, int):
                 self.crowd.receive(which)
+            elif which is self._monitor:
+                self._count_strangers()
         if self.downlink is not None:
             self.downlink.receive()
         if self.uplink is not None:
@@ -268,6 +279,20 @@ class Server:
         self.crowd.flush()
         return more
 
+    def _count_strangers(self) -> None:
+        """Somebody doesn't know the secret, speaks otherwise, or says nothing."""
+        assert self._monitor is not None
+        while True:
+            try:
+                self._monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self.strangers += 1
+            if self.strangers <= SHOWN:
+                logging.getLogger("collfs.serve").warning(
+                    "refused a connection to %s: not with this job's secret", self.address
+                )
+
     def _tick(self) -> None:
         self.crowd.tick()
         if self.downlink is not None:
@@ -281,6 +306,7 @@ class Server:
         if self.source is not None:
             self.source.close()
         if self.downlink is not None:
+            self.downlink.socket.disable_monitor()
             self.downlink.close()
         if self.uplink is not None:
             self.uplink.close()
@@ -298,6 +324,7 @@ class Server:
             "asked": self.desk.asked,
             "upstream": self.desk.upstream,
             "refused": self.desk.refused + self.crowd.refused + (self.downlink.refused if self.downlink else 0),
+            "strangers": self.strangers,
         }
         if self.source is not None:
             found["ops"] = self.source.reader.ops

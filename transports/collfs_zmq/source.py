@@ -15,7 +15,7 @@ from stat import S_ISLNK
 from threading import Event, Thread
 
 from collfs.reader import _OPS, Reader, native
-from collfs.record import Record, Stat, Want
+from collfs.record import Name, Record, Stat, Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,20 @@ class BoundReader(Reader):
             return st, None
         self._count(_OPS)
         return st, os.readlink(native(path))
+
+    def _child(self, fd: int, name: str, kind: int) -> Name:
+        found = super()._child(fd, name, kind)
+        if found.st is not None:  # what a link leads to
+            self._count(_OPS)
+            try:
+                led = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=fd)
+                try:
+                    self.admit(led)
+                finally:
+                    os.close(led)
+            except OSError:
+                found.st = None
+        return found
 
     def _looked_at(self, path: str, flags: int) -> Stat:
         where = native(path)

@@ -5,11 +5,13 @@
     JOIN --> root --REDIRECT--> one of its children --REDIRECT--> ... --ADOPT--> joined
                                                                           |
      silent for `dead` seconds, or LEAVE: join the grandparent, ... , the root <-+
-     nobody answers for `patience`: alone: what is wanted goes native, and joining is tried again with growing pauses
+     nobody answers for `patience` / 2: alone: what is wanted goes native, joining is tried again with growing pauses
 
 Requests are repeated to the new parent as they are: asking twice is harmless.
 
-Rules of the file: one thread; never waits; every socket that is given up is closed without lingering.
+Who adopts says who is above; a server that finds itself there has come into a ring, and searches again.
+
+Rules of the file: one thread; never waits; a socket that is given up lingers for a LEAVE only.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 JOINING, JOINED, ALONE = "joining", "joined", "alone"
 HOPS = 64  # of one search; a tree of any size is less deep
-TRY = 2.0  # seconds for an answer to JOIN
+TRY = 2.0  # seconds for an answer to JOIN, at most
+PARTING = 500  # milliseconds for LEAVE: a parent that was only slow must not believe that this server is still there
 PING = 1.0
 LEAST_PAUSE, MOST_PAUSE = 0.5, 10.0  # between two tries of a server that is alone
 RETURN = 4 << 20  # bytes taken, after which credit is given back
@@ -59,11 +62,12 @@ class Uplink:
         :param connect: makes a DEALER socket to an address
         :param disconnect: closes it, lingering for so many milliseconds
         :param own: the address at which this server takes others
-        :param patience: seconds to search for a parent before wants go native
+        :param patience: seconds that processes wait; the search for a parent takes less, or all had waited in vain
         """
         self.connect, self.disconnect, self.root, self.own = connect, disconnect, root, own
         self.desk, self.scratch = desk, scratch
-        self.patience, self.dead = patience, min(max(patience / 4, 1.0), 10.0)
+        self.patience, self.dead = patience / 2, min(max(patience / 4, 1.0), 10.0)
+        self.trial = min(max(patience / 8, 0.5), TRY)
         self.plans: Plans | None = None
         self.adopted: Callable[[Sequence[str]], None] = lambda ancestors: None
         self.below: Callable[[], int] = lambda: 0
@@ -92,10 +96,11 @@ class Uplink:
         if self.state == ALONE:
             self.desk.finished(wants)
             return
-        self._number += 1
-        self._requests[self._number] = (wants, fresh)
-        if self.state == JOINED:
-            self._send_request(self._number)
+        for piece in wire.pieces(wants):
+            self._number += 1
+            self._requests[self._number] = (piece, fresh)
+            if self.state == JOINED:
+                self._send_request(self._number)
 
     def _send_request(self, number: int) -> None:
         wants, fresh = self._requests[number]
@@ -129,18 +134,20 @@ class Uplink:
 
     def _search(self, orphan: bool) -> None:
         """Look for a parent: those above the last one, nearest first, then the root."""
+        if self.state == JOINED:
+            self._part()
         self._orphan, self._hops = orphan, 0
         self._candidates = self._ancestors[-2::-1] if orphan and len(self._ancestors) > 1 else []
         if self.root not in self._candidates:
             self._candidates.append(self.root)
-        if self.state != ALONE:
+        if self.state == JOINED:
             self.state, self._since = JOINING, time.monotonic()
         self._try_next()
 
     def _try_next(self) -> None:
         self._hang_up()
         if not self._candidates or self._hops >= HOPS:
-            self._tried = time.monotonic()
+            self._candidates, self._tried = [], time.monotonic()
             return
         self._hops += 1
         address = self._candidates.pop(0)
@@ -160,6 +167,25 @@ class Uplink:
             intake.close()
         self._intakes.clear()
         self._taken = 0
+
+    def _part(self) -> None:
+        if self.socket is not None:
+            self._send(wire.LEAVE)
+            self.disconnect(self.socket, PARTING)
+            self.socket = None
+
+    def _adopt(self, ancestors: list[str], devices: dict[str, int]) -> None:
+        if self.own() and self.own() in ancestors:
+            if self.state == JOINED:
+                self._search(orphan=True)
+            else:
+                self._part()
+                self._try_next()
+        elif self.state == JOINED:  # those above the parent have changed
+            self._ancestors = ancestors or [self.root]
+            self.adopted(self._ancestors)
+        else:
+            self._joined(ancestors, devices)
 
     def _joined(self, ancestors: list[str], devices: dict[str, int]) -> None:
         self._renamed = {devices[path]: own for path, own in self.devices.items() if own and devices.get(path)}
@@ -217,9 +243,9 @@ class Uplink:
             wants, _ = self._requests.pop(request, ((), False))
             self.desk.finished(wants)
         elif kind == wire.ADOPT:
-            self._joined(*wire.unpack_adopt(bytes(payload)))
+            self._adopt(*wire.unpack_adopt(bytes(payload)))
         elif kind == wire.REDIRECT:
-            addresses = [one for one in wire.unpack_texts(bytes(payload))[0] if one != self.own()]
+            addresses = [one for one in wire.unpack_addresses(bytes(payload))[0] if one and one != self.own()]
             self._candidates = addresses[:2] + self._candidates
             self._try_next()
         elif kind == wire.CLAIMED:
@@ -258,7 +284,7 @@ class Uplink:
         if self.state == JOINING and now - self._since > self.patience:
             self._give_up()
         if self.socket is not None:
-            if now - self._tried > TRY:
+            if now - self._tried > self.trial:
                 self._try_next()
         elif self._candidates:
             self._try_next()
@@ -268,8 +294,6 @@ class Uplink:
 
     def close(self) -> None:
         """Leave the tree."""
-        if self.socket is not None and self.state == JOINED:
-            self._send(wire.LEAVE)
-            self.disconnect(self.socket, 500)
-            self.socket = None
+        if self.state == JOINED:
+            self._part()
         self._hang_up()

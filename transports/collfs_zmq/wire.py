@@ -27,6 +27,7 @@ Rules of the file: pure functions; whatever isn't exactly so is a RecordError.
 
 from __future__ import annotations
 
+import os
 import struct
 
 from collfs.errors import RecordError
@@ -36,7 +37,7 @@ from collfs.stream import MARK, RECORDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 MAGIC = 0x317A6663  # "cfz1": another number for another layout
 HEAD = struct.Struct("<IBBHQ")
@@ -46,6 +47,7 @@ DOWN = frozenset((ADOPT, REDIRECT, DATA, DONE, CLAIMED, PONG, LEAVE, PLAN))
 U8, U16, U32, U64 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
 TEXTS = 1000  # addresses in a message
 LONGEST = 4096  # bytes of a text
+PIECE = 4 << 20  # bytes of wants in a message
 
 
 def head(kind: int, request: int = 0, part: int = 0) -> bytes:
@@ -70,6 +72,8 @@ def unpack_head(raw: bytes, allowed: frozenset[int]) -> tuple[int, int, int]:
 
 def texts(items: Sequence[str]) -> bytes:
     """Several texts."""
+    if len(items) > TEXTS:
+        raise RecordError(f"{len(items)} texts; at most {TEXTS} can be sent")
     out = [U16.pack(len(items))]
     for item in items:
         raw = item.encode("utf-8", "surrogateescape")
@@ -99,6 +103,15 @@ def unpack_texts(raw: bytes, at: int = 0) -> tuple[list[str], int]:
     return found, at
 
 
+def unpack_addresses(raw: bytes, at: int = 0) -> tuple[list[str], int]:
+    """The same of addresses: what is no plain text would be an error of another kind when it is used."""
+    found, at = unpack_texts(raw, at)
+    for text in found:
+        if not (text.isascii() and text.isprintable()):
+            raise RecordError(f"no address: {text!r}")
+    return found, at
+
+
 def adopt(ancestors: Sequence[str], devices: dict[str, int]) -> bytes:
     """Payload of ADOPT."""
     return texts(ancestors) + texts([f"{device} {path}" for path, device in devices.items()])
@@ -106,7 +119,7 @@ def adopt(ancestors: Sequence[str], devices: dict[str, int]) -> bytes:
 
 def unpack_adopt(raw: bytes) -> tuple[list[str], dict[str, int]]:
     """(ancestors, ``st_dev`` by prefix)."""
-    ancestors, at = unpack_texts(raw)
+    ancestors, at = unpack_addresses(raw)
     rows, end = unpack_texts(raw, at)
     devices = {}
     for row in rows:
@@ -127,10 +140,22 @@ def join(address: str, orphan: bool) -> bytes:
 def unpack_join(raw: bytes) -> tuple[str, bool]:
     """(address, orphan)."""
     (orphan,) = _take(U8, raw, 0)
-    found, end = unpack_texts(raw, U8.size)
+    found, end = unpack_addresses(raw, U8.size)
     if len(found) != 1 or end != len(raw):
         raise RecordError("JOIN gives one address")
     return found[0], bool(orphan)
+
+
+def pieces(wants: Sequence[Want]) -> Iterator[Sequence[Want]]:
+    """*wants*, so many at a time as go into a message."""
+    start = size = 0
+    for index, want in enumerate(wants):
+        length = 3 + len(os.fsencode(want.path))
+        if size + length > PIECE:
+            yield wants[start:index]
+            start, size = index, 0
+        size += length
+    yield wants[start:] if start else wants
 
 
 def plan(program: str, wants: Sequence[Want]) -> bytes:
