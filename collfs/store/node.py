@@ -33,7 +33,8 @@ FORMAT = "collfs-store 1"
 CANARY = b"collfs canary: this name is in the path table only\n"
 
 # the job as its launcher names it, with the step where there are several; sources: the manuals of srun(1), qsub(1),
-# bsub(1), flux-environment(7), PMIx standard 4 (PMIX_NAMESPACE), Open MPI and Hydra (job ids of mpiexec)
+# bsub(1), flux-environment(7), PMIx standard 4 (PMIX_NAMESPACE), Open MPI and Hydra (job ids of mpiexec), torchrun
+# (whose run id is "none" by default; its workers are sessions of their own)
 JOB_VARIABLES = (
     ("SLURM_JOB_ID", "SLURM_STEP_ID"),
     ("FLUX_JOB_ID",),
@@ -43,6 +44,7 @@ JOB_VARIABLES = (
     ("PMIX_NAMESPACE",),
     ("OMPI_MCA_ess_base_jobid",),
     ("PMI_JOBID",),
+    ("TORCHELASTIC_RUN_ID", "MASTER_PORT"),
 )
 
 

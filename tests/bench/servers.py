@@ -4,7 +4,7 @@
 
     python tests/bench/servers.py [--rounds N] [--json FILE]
 
-Needs pyzmq and collfs. Nodes are stores of their own on this machine. Raw ZeroMQ is measured with CURVE, as ours has it.
+Needs pyzmq and collfs. Nodes are stores of their own on this machine. Raw ZeroMQ has CURVE, too.
 
 Rule of the file: every process that is started has a time limit.
 """

@@ -2,8 +2,8 @@
 
 A node is a store: whoever shares one shares a node, so several nodes live side by side without any rights.
 
-Rules of the file: what is started here is ended by pid, in any case; every wait has a limit; a store is removed whatever
-is left in it.
+Rules of the file: what is started here is ended by pid, in any case; every wait has a limit; a store is removed
+whatever is left in it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ STEP = 30.0  # seconds for each of the small steps
 
 #: What every program begins with. ``start`` is a session of the node that COLLFS_STORE names.
 MARK = "/collfs-test/live"  # is looked at when the hooks are live
-HEAD = f"""
+HEAD = (
+    f"""
 import json, os, sys
 MARK = {MARK!r}
-""" + """
+"""
+    """
 TREE = os.environ["TREE"]
 def tell(**values):
     sys.stdout.write(json.dumps(values) + "\\n")
@@ -62,6 +64,7 @@ def native():
 def trouble(session):
     return [session.fetcher.silences, session.fetcher.dead, session.transport.failure, session.fetcher.stager.trouble]
 """
+)
 
 #: All that can be seen of a tree, by Python's own means: ``look(folder)``.
 LOOK = """
@@ -232,7 +235,9 @@ class Child:
         end, fd = time.monotonic() + seconds, self.process.stdout.fileno()
         while b"\n" not in self._rest:
             if not select.select([fd], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise AssertionError(f"{self.process.args} says nothing for {seconds} s\n{self._rest!r}\n{self.log()}")
+                raise AssertionError(
+                    f"{self.process.args!r} says nothing for {seconds} s\n{self._rest!r}\n{self.log()}"
+                )
             piece = os.read(fd, 65536)
             if not piece:
                 return ""
@@ -248,7 +253,7 @@ class Child:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.process.args} is there after {seconds} s\n{self.log()}") from None
+            raise AssertionError(f"{self.process.args!r} is there after {seconds} s\n{self.log()}") from None
 
     def stop(self) -> None:
         """End it, with all that it started and that hasn't left its session."""

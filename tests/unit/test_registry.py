@@ -218,7 +218,7 @@ def later(monkeypatch):
 
 
 def test_a_name_of_our_own_that_this_version_lacks_is_unavailable_and_not_unknown(later):
-    with pytest.raises(TransportUnavailable, match="'later' is not part of this version.*local"):
+    with pytest.raises(TransportUnavailable, match=r"'later' is not part of this version.*local"):
         select(later, options())
 
 

@@ -42,9 +42,7 @@ class Bench:
 
         return zmqnode.environment(self.tree, self.job, store, {"COLLFS_SECRET": self.secret, **more})
 
-    def start(
-        self, code: str, store: str, *words: str, before: list[str] | None = None, **more: str | None
-    ) -> Program:
+    def start(self, code: str, store: str, *words: str, before: list[str] | None = None, **more: str | None) -> Program:
         """Start program text on a node.
 
         :param before: words before the command
@@ -62,7 +60,7 @@ class Bench:
 
     def run(self, code: str, store: str, *words: str, timeout: float = 60, **more: str | None) -> dict[str, object]:
         """What program text tells until it has ended well."""
-        return self.start(code, store, *words, **more).end(timeout)
+        return self.start(code, store, *words, **more).end(timeout)  # type: ignore[arg-type]
 
     def serve(
         self, store: str, *words: str, before: list[str] | None = None, host: str = "127.0.0.1", **more: str | None

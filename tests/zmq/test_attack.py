@@ -3,90 +3,24 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import struct
-import sys
-from contextlib import contextmanager
 
 import pytest
 import zmq
 
 from collfs.record import CONTENT, META, Want
-from collfs.record.wire import pack_wants, unpack_all
+from collfs.record.wire import pack_wants
 from collfs.stream import RECORDS
 from collfs_zmq import local, wire
 from collfs_zmq.keys import Keys, new_secret
 from collfs_zmq.server import LARGEST
 from wireframes import framed
-from zmqnode import inside
-from zmqservers import LIMIT, Stranger, memory, until
+from zmqservers import LIMIT, Stranger, memory
+from zmqtarget import Target
 
 FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-
-
-class Target:
-    """A server of a job of ours, in a process of its own, and a way to see whether it still serves."""
-
-    def __init__(self, bench):
-        self.bench, self.node = bench, bench.node()
-        self.secret_file = bench.folder / "secret"
-        self.secret_file.write_text("not for others")
-        (bench.tree / "out").symlink_to(self.secret_file)
-        (bench.tree / "out.folder").symlink_to(bench.folder)
-        self.server = bench.serve(self.node, "--bind", "tcp://127.0.0.1:0", "--linger", "60")
-        self.address, self.keys = self.server.address, Keys(bench.secret)
-        self.store = inside(self.node)[0]
-        self.socket = f"{self.store}/{local.NAME}"
-        self.good = [f"{bench.tree}/data{number}" for number in range(4)]
-
-    def knock(self):
-        """A plain Unix socket to it."""
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(LIMIT)
-        sock.connect(self.socket)
-        return sock
-
-    def serves(self):
-        """A process of the node and a server below get what they ask for."""
-        link = local.Link(self.socket, LIMIT)
-        link.send(local.HELLO, 0, local.HELLO_HEAD.pack(local.VERSION))
-        link.send(local.WANT, 1, pack_wants([Want(self.good[0], CONTENT)]))
-        while not any(frame == (local.DONE, 1, b"") for frame in link.receive(wait=True)):
-            pass
-        link.close()
-        with self.child() as child:
-            assert self.asked(child, self.good[1])[0].content
-        return True
-
-    @contextmanager
-    def child(self, **options):
-        """A server below, who knows the secret."""
-        with Stranger(self.address, self.keys, **options) as made:
-            made.join()
-            yield made
-            made.say(wire.LEAVE)
-
-    @staticmethod
-    def asked(child, *paths, aspect=CONTENT):
-        """The records that *child* gets."""
-        child.say(wire.WANTS, 1, b"\0" + pack_wants([Want(path, aspect) for path in paths]))
-        found = []
-        while True:
-            kind, _, part, payload = child.hear()
-            if kind == wire.DONE:
-                return found
-            if kind == wire.DATA:
-                assert part == RECORDS
-                found += unpack_all(payload)
-
-    def report(self):
-        """What it counted, when it ended as it should."""
-        self.server.process.send_signal(signal.SIGTERM)
-        assert self.server.wait(LIMIT) == 0, self.server.log()
-        assert "Traceback" not in self.server.log()
-        return self.server.report()
 
 
 @pytest.fixture
@@ -393,102 +327,3 @@ def test_a_credit_of_2_to_the_64_is_no_credit_beyond_the_limit(target):
 
 
 # -- slowness --------------------------------------------------------------------------------------------------------
-
-SLOW = """
-import sys
-import collfs_zmq.crowd
-collfs_zmq.crowd.SLOW = 1.5
-collfs_zmq.crowd.MOST_WAITING = 100 << 10
-from collfs_zmq.serve import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-def impatient(bench):
-    """A target that waits 1.5 s for the rest of a frame, and keeps 100 KiB of answers."""
-    import zmqnode
-
-    class Impatient(zmqnode.Child):
-        report = zmqnode.Server.report
-
-    target = Target.__new__(Target)
-    target.bench, target.node = bench, bench.node()
-    target.keys = Keys(bench.secret)
-    folder = bench.folder / "slow"
-    folder.mkdir()
-    words = ["--bind", "tcp://127.0.0.1:0", "--host", "127.0.0.1", "--prefix", str(bench.tree), "--linger", "60"]
-    target.server = Impatient(folder, [sys.executable, "-c", SLOW, *words], bench.env(target.node))
-    bench._children.append(target.server)
-    target.address = target.server.line()
-    target.store = inside(target.node)[0]
-    target.socket = f"{target.store}/{local.NAME}"
-    target.good = [f"{bench.tree}/data{number}" for number in range(4)]
-    return target
-
-
-@pytest.mark.parametrize("way", ["at once", "byte by byte"])
-def test_a_frame_that_is_begun_and_never_ended_costs_the_connection(impatient, way):
-    quiet = impatient.knock()  # says nothing at all: may stay
-    with impatient.knock() as sock:
-        sock.sendall(local.HEAD.pack(100000, local.WANT, 1))
-        sent = 0
-        while not select.select([sock], [], [], 0.1 if way == "byte by byte" else LIMIT)[0]:
-            sock.sendall(b"\0")
-            sent += 1
-            assert sent < 100, "it is still listened to"
-        try:
-            assert sock.recv(100) == b""
-        except ConnectionResetError:
-            pass
-    assert impatient.serves()
-    quiet.sendall(local.frame(local.HELLO, 0, local.HELLO_HEAD.pack(local.VERSION)))
-    assert quiet.recv(100)
-    quiet.close()
-    assert impatient.report()["refused"] == 1
-
-
-def test_a_frame_that_takes_long_because_the_server_stood_still_is_taken(impatient):
-    payload = pack_wants([Want(path, CONTENT) for path in impatient.good] * 20000)
-    raw = local.frame(local.WANT, 5, payload)
-    with impatient.knock() as sock:
-        sock.sendall(raw[:100])
-        link = local.Link(impatient.socket, LIMIT)  # it has been taken in when the next one is
-        link.send(local.HELLO, 0, local.HELLO_HEAD.pack(local.VERSION))
-        link.receive(wait=True)
-        link.close()
-        os.kill(impatient.server.pid, signal.SIGSTOP)
-        try:
-            assert not select.select([sock], [], [], 2.5)[0]
-        finally:
-            os.kill(impatient.server.pid, signal.SIGCONT)
-        sock.sendall(raw[100:])
-        assert local.Frames().add(sock.recv(100)) == [(local.DONE, 5, b"")]
-    assert impatient.report()["refused"] == 0
-
-
-def test_a_process_that_takes_no_answers_costs_little_and_is_shut_out(impatient):
-    target, before = impatient, memory(impatient.server.pid)
-    want = local.frame(local.WANT, 1, pack_wants([Want("/etc/passwd", META)]))
-    with target.knock() as sock:
-        sock.setblocking(False)
-        sent, block = 0, want * 2000
-        while sent < 100 << 20:
-            if not select.select([], [sock], [], LIMIT)[1]:
-                break
-            try:
-                sent += sock.send(block)
-            except (BrokenPipeError, ConnectionResetError):
-                break
-        assert sent < 100 << 20, "it is shut out"
-    assert memory(target.server.pid) - before < 16 << 20
-    assert target.serves()
-
-
-def test_many_that_come_and_say_nothing_keep_nobody_out(target):
-    crowd = [target.knock() for _ in range(300)]
-    assert target.serves()
-    for sock in crowd:
-        sock.close()
-    until(target.serves)
-    target.report()

@@ -1,5 +1,5 @@
-"""A tree of seven servers that are killed, stalled and started again at random, while a process on each node imports and
-reads: every byte is right, nothing hangs, nothing is left behind, and in the end all are served again.
+"""A tree of seven servers that are killed, stalled and started again at random, while a process on each node imports
+and reads: every byte is right, nothing hangs, nothing is left behind, and in the end all are served again.
 
 ``COLLFS_CHAOS_SEED`` repeats a run's dice (not the machine's timing).
 """
@@ -169,9 +169,7 @@ class Chaos:
             home = folder / f"program{number}"
             home.mkdir()
             words = [str(self.tree), str(self.stop), number, str(PATIENCE)]
-            self.programs.append(
-                zmqnode.Child(home, [sys.executable, str(script), *words], self.env(member.store))
-            )
+            self.programs.append(zmqnode.Child(home, [sys.executable, str(script), *words], self.env(member.store)))
         for program in self.programs:
             assert program.line() == "ready", program.log()
 
@@ -198,7 +196,7 @@ class Chaos:
                 if what == "start":
                     member.start()
                 else:
-                    member.process.send_signal(signal.SIGCONT)
+                    member.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
                     member.state = "up"
             up = [member for member in self.members if member.ready()]
             if events and now >= following and up:
@@ -207,7 +205,7 @@ class Chaos:
                 done[what] += 1
                 done["root"] += member is self.members[0]
                 if what == "stall":
-                    member.process.send_signal(signal.SIGSTOP)
+                    member.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
                     member.state = "stalled"
                     heapq.heappush(later, (now + self.dice.uniform(0, 2 * PATIENCE), next(numbers), member, "go on"))
                 else:
@@ -216,7 +214,7 @@ class Chaos:
             for program in self.programs:
                 assert program.process.poll() is None, program.log()
             time.sleep(0.01)
-        self.until(lambda: all([member.ready() for member in self.members]))
+        self.until(lambda: all(member.ready() for member in self.members))
         return done
 
     def results(self) -> list[dict]:
@@ -266,7 +264,7 @@ def play(folder: Path, count: int, events: int, pause: float) -> None:
     assert all(one["fetched"] > one["vain"] for one in found)
     assert [program.process.returncode for program in chaos.programs] == [0] * count
     assert left == []
-    assert [member.process.returncode for member in chaos.members] == [0] * count, "each ended as it should"
+    assert [member.process.returncode for member in chaos.members] == [0] * count, "each ended as it should"  # type: ignore[union-attr]
 
 
 def test_a_few_kills_and_stalls_in_a_tree_of_four_cost_no_byte(tmp_path):

@@ -35,7 +35,7 @@ blobs = st.one_of(
         size=st.sampled_from([0, 1, 2**32, 2**63]),
         meta_size=st.one_of(st.none(), numbers),
     ),
-    st.builds(lambda addresses: wire.texts(addresses), st.lists(st.text(max_size=9).filter(str.isascii), max_size=3)),
+    st.builds(wire.texts, st.lists(st.text(max_size=9).filter(str.isascii), max_size=3)),
 )
 
 
@@ -48,7 +48,7 @@ def target(tmp_path_factory):
     for number in range(40):
         (tree / f"f{number}").write_bytes(b"%d." % number * 100)
     made = Node(folder / "node", tree, new_secret())
-    made.tree, made.before = tree, memory()
+    made.tree, made.before = tree, memory()  # type: ignore[attr-defined]
     yield made
     made.close()
 

@@ -7,10 +7,11 @@ from collections import Counter
 from itertools import count
 
 import pytest
-import zmq
 
 import zmqservers
-from collfs_zmq import downlink, uplink, wire
+from collfs.record import Want
+from collfs.record.wire import pack_wants
+from collfs_zmq import downlink, local, uplink, wire
 from collfs_zmq.keys import Keys, new_secret
 from zmqservers import Node, Stranger, memory, until
 
@@ -145,13 +146,29 @@ def test_requests_under_way_are_asked_for_again_at_the_new_parent(forest):
         go()
 
 
+@pytest.mark.parametrize("patience", [1.0, 4.0, 30.0])
+def test_a_parent_that_has_nothing_to_say_is_not_believed_dead(forest, patience):
+    root = forest.start()
+    low = forest.joined(root, patience=patience)
+    uplink_of = low.server.uplink
+    said = []
+    handle = uplink_of._handle
+
+    def counted(kind, *more, **named):
+        said.append(kind)
+        handle(kind, *more, **named)
+
+    uplink_of._handle = counted
+    until(lambda: said.count(wire.PONG) >= 3, "signs of life")
+    assert uplink_of.joins == 1
+
+
 @pytest.mark.parametrize("stands_still", [False, True])
 def test_without_a_root_wants_go_native_before_anybody_loses_patience(forest, stands_still):
     root = forest.start()
     low = forest.joined(root, patience=8.0)
-    if stands_still:
-        go = deaf(root)
-    else:
+    go = deaf(root) if stands_still else lambda: None
+    if not stands_still:
         forest.end(root)
     before = time.monotonic()
     assert low.ask(f"{forest.tree}/f1") == b"", "native"
@@ -197,7 +214,7 @@ def test_a_ring_is_noticed_by_who_finds_itself_above(forest):
     def ring():
         upper.server.downlink.moved([root.address, lower.address, upper.address])
 
-    upper.server._tick, tick = lambda: (setattr(upper.server, "_tick", tick), ring()), upper.server._tick
+    upper.server._tick, tick = lambda: (setattr(upper.server, "_tick", tick), ring()), upper.server._tick  # type: ignore[func-returns-value, has-type]
     until(lambda: lower.server.uplink.joins > joins, "it has searched again")
     until(lambda: lower.above, "and found a place")
     assert lower.address not in lower.above
@@ -238,11 +255,11 @@ def test_a_child_that_reads_nothing_costs_its_parent_no_memory(forest, monkeypat
     for number in range(files):
         (forest.tree / f"large{number}").write_bytes(bytes(size))
     root = forest.start()
-    wants = [zmqservers.Want(f"{forest.tree}/large{number}", "content") for number in range(files)]
+    wants = [Want(f"{forest.tree}/large{number}", "content") for number in range(files)]
     with Stranger(root.address, Keys(forest.secret), RCVHWM=1, RCVBUF=65536) as stranger:
         stranger.join()
         before = memory()
-        stranger.say(wire.WANTS, 1, b"\0" + zmqservers.pack_wants(wants))
+        stranger.say(wire.WANTS, 1, b"\0" + pack_wants(wants))
         until(lambda: all(root.shelf.copy_of(want.path) for want in wants), "all is read")
         until(lambda: [child.credit <= 0 for child in root.server.downlink.children.values()] == [True])
         grown = memory() - before
@@ -265,26 +282,27 @@ def test_more_wants_than_a_message_holds_travel_in_several(forest, monkeypatch):
     low = forest.joined(root)
     link = low.link()
     paths = [f"{forest.tree}/f{number}" for number in range(40)]
-    link.send(zmqservers.local.WANT, 9, zmqservers.pack_wants([zmqservers.Want(path, "content") for path in paths]))
-    while (zmqservers.local.DONE, 9, b"") not in link.receive(wait=True):
+    link.send(local.WANT, 9, pack_wants([Want(path, "content") for path in paths]))
+    while (local.DONE, 9, b"") not in link.receive(wait=True):
         pass
     link.close()
     assert all(low.shelf.copy_of(path) for path in paths)
     assert low.server.uplink.joins == 1
+    assert low.server.uplink._number > 3, "requests"
 
 
 def test_a_plan_larger_than_a_message_doesnt_cut_the_tree(forest):
     root = forest.start()
     low = forest.joined(root)
     link = low.link()
-    link.send(zmqservers.local.HELLO, 0, zmqservers.local.HELLO_HEAD.pack(1) + b"program")
-    while not any(kind == zmqservers.local.WELCOME for kind, _, _ in link.receive(wait=True)):
+    link.send(local.HELLO, 0, local.HELLO_HEAD.pack(1) + b"program")
+    while not any(kind == local.WELCOME for kind, _, _ in link.receive(wait=True)):
         pass
-    wants = [zmqservers.Want(f"{forest.tree}/{number:0200}", "meta") for number in range(45000)]
-    payload = zmqservers.pack_wants(wants)
+    wants = [Want(f"{forest.tree}/{number:0200}", "meta") for number in range(45000)]
+    payload = pack_wants(wants)
     assert len(payload) > 8 << 20
-    link.send(zmqservers.local.PLAN, 3, payload)
-    while (zmqservers.local.DONE, 3, b"") not in link.receive(wait=True):
+    link.send(local.PLAN, 3, payload)
+    while (local.DONE, 3, b"") not in link.receive(wait=True):
         pass
     link.close()
     assert low.server.uplink.joins == 1
@@ -296,8 +314,8 @@ def test_a_program_with_a_long_name_keeps_its_server_in_the_tree(forest):
     root = forest.start()
     low = forest.joined(root)
     link = low.link()
-    link.send(zmqservers.local.HELLO, 0, zmqservers.local.HELLO_HEAD.pack(1) + "é".encode() * 4096)
-    while not any(kind == zmqservers.local.WELCOME for kind, _, _ in link.receive(wait=True)):
+    link.send(local.HELLO, 0, local.HELLO_HEAD.pack(1) + "é".encode() * 4096)
+    while not any(kind == local.WELCOME for kind, _, _ in link.receive(wait=True)):
         pass
     link.close()
     low.server.uplink._told = 0.0  # as if its parent had died

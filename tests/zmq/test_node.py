@@ -7,7 +7,6 @@ import os
 
 import pytest
 
-import mpitree
 import stracecount
 import zmqnode
 

@@ -97,7 +97,8 @@ def test_on_four_nodes_only_the_server_of_the_root_reaches_the_shared_file_syste
 ):
     plain = mpistack.plain(run_python)
     mounts = [[mount(place, pid) for place in PREFIXES] for pid in cluster.pids]
-    env = {"COLLFS_STORE": None, "TMPDIR": str(cluster.tmp)}
+    # PATH: some numpy starts lscpu, and a program is looked for by a child that is about to be another one
+    env = {"COLLFS_STORE": None, "TMPDIR": str(cluster.tmp), "PATH": os.defpath}
 
     def start(n, *words, **more):
         prefixes = [word for place in PREFIXES for word in ("--prefix", place)]
@@ -105,8 +106,7 @@ def test_on_four_nodes_only_the_server_of_the_root_reaches_the_shared_file_syste
 
     servers = how(bench, cluster, start)
     programs = [
-        bench.start(PROGRAM, "", str(n), *PREFIXES, before=cluster.enter(n // EACH), **env)
-        for n in range(NODES * EACH)
+        bench.start(PROGRAM, "", str(n), *PREFIXES, before=cluster.enter(n // EACH), **env) for n in range(NODES * EACH)
     ]
     pids = [program.told("pid", 60) for program in programs]
     for program in programs:

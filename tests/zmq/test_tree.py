@@ -67,9 +67,7 @@ def test_only_the_server_of_the_root_touches_the_directory_on_four_nodes(bench, 
 
     plain = bench.run(PLAIN, bench.node())["seen"]
     nodes, servers = tree(fanout, lambda node: traced(f"server{node}"))
-    programs = [
-        bench.start(WORK, nodes[n // EACH], "{}", before=traced(f"program{n}")) for n in range(NODES * EACH)
-    ]
+    programs = [bench.start(WORK, nodes[n // EACH], "{}", before=traced(f"program{n}")) for n in range(NODES * EACH)]
     for n, program in enumerate(programs):
         told = program.end(60)
         assert told["seen"] == plain, n

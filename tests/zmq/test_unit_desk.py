@@ -275,8 +275,8 @@ def test_a_server_without_anybody_above_answers_at_once():
 def test_an_upstream_that_answers_at_once_is_no_trouble():
     class AtOnce:
         def ask(self, wants, fresh):
-            desk.landed([Record(want.path, FILE) for want in wants])
-            desk.finished(wants)
+            desk.landed([Record(want.path, FILE) for want in wants])  # type: ignore[attr-defined]
+            desk.finished(wants)  # type: ignore[attr-defined]
 
     desk, who = Desk(Shelf()), Asker()
     desk.source = AtOnce()

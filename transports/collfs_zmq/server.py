@@ -39,9 +39,7 @@ TICK = 0.25  # seconds
 LARGEST = (8 << 20) + 4096  # bytes of a message: a chunk of collfs.stream, or a frame of wants
 HANDSHAKE = 5000  # milliseconds: who connects and says nothing is cut off (ZMQ_HANDSHAKE_IVL)
 SHOWN = 10  # refused connections in the log; all are counted
-STRANGERS = (
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
+STRANGERS = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 DOMAIN = "collfs"  # of ZAP: marks sockets that only take the clients of this job (RFC 27/ZAP)
 
 

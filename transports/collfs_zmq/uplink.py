@@ -39,7 +39,7 @@ JOINING, JOINED, ALONE = "joining", "joined", "alone"
 HOPS = 64  # of one search; a tree of any size is less deep
 TRY = 2.0  # seconds for an answer to JOIN, at most
 PARTING = 500  # milliseconds for LEAVE: a parent that was only slow must not believe that this server is still there
-PING = 1.0
+PING = 1.0  # seconds between two, at most
 LEAST_PAUSE, MOST_PAUSE = 0.5, 10.0  # between two tries of a server that is alone
 RETURN = 4 << 20  # bytes taken, after which credit is given back
 
@@ -67,6 +67,7 @@ class Uplink:
         self.connect, self.disconnect, self.root, self.own = connect, disconnect, root, own
         self.desk, self.scratch = desk, scratch
         self.patience, self.dead = patience / 2, min(max(patience / 4, 1.0), 10.0)
+        self.ping = min(PING, self.dead / 4)  # or a parent were dead between two answers
         self.trial = min(max(patience / 8, 0.5), TRY)
         self.plans: Plans | None = None
         self.adopted: Callable[[Sequence[str]], None] = lambda ancestors: None
@@ -275,7 +276,7 @@ class Uplink:
         """Several times a second: signs of life, and what to do without them."""
         now = time.monotonic()
         if self.state == JOINED:
-            if now - self._sent > PING:
+            if now - self._sent > self.ping:
                 self._send(wire.PING, 0, wire.U32.pack(self.below()))
             if now - self._told > self.dead:
                 self._told = now
