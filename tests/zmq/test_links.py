@@ -121,7 +121,7 @@ def test_a_server_whose_parent_stands_still_goes_to_the_one_above(forest, quick)
         assert forest.right(low, 1)
     finally:
         go()
-    until(lambda: low.address not in middle.children, "LEAVE was read at last")
+    until(lambda: low.address not in middle.children, "it is known to have gone")
     until(lambda: middle.above and low.above, "both have a place")
     assert forest.right(middle, 2)
     assert forest.right(low, 3)
@@ -188,7 +188,8 @@ def test_a_root_that_comes_again_at_its_address_is_found(forest):
     nodes = [forest.joined(root, patience=4.0) for _ in range(3)]
     address = root.address
     forest.end(root)
-    until(lambda: all(node.server.uplink.state == "alone" for node in nodes))
+    until(lambda: all(node.server.uplink.state == "alone" for node in nodes if len(node.above) < 2))
+    assert nodes[2].ask(f"{forest.tree}/f1") == b"", "its parent is alone and says so"
     again = forest.start(bind=address)
     until(lambda: all(node.above and node.above[0] == again.address for node in nodes), "all have a place")
     assert all(forest.right(node, 5) for node in nodes)

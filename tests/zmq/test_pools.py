@@ -57,8 +57,8 @@ DASK = (
     + """
 if __name__ == "__main__":
     import distributed
-    how = dict(threads_per_worker=2, processes=True, dashboard_address=None)
-    with distributed.LocalCluster(int(sys.argv[1]), **how) as made:
+    workers = int(sys.argv[1])
+    with distributed.LocalCluster(n_workers=workers, threads_per_worker=2, dashboard_address=None) as made:
         with distributed.Client(made) as client:
             who = list(client.run(begin))
             jobs = [client.submit(work, number, workers=who[number % len(who)]) for number in range(64)]
