@@ -274,13 +274,17 @@ class Program(Child):
 
         :raises AssertionError: if it ends before, or that takes too long
         """
+        return self.told_all(key, seconds)[key]
+
+    def told_all(self, key: str, seconds: float = STEP) -> dict[str, object]:
+        """What the program tells together with *key*; otherwise as :meth:`told`."""
         while True:
             line = self.line(seconds)
             if not line:
                 raise AssertionError(f"it ended ({self.wait()}) without telling {key!r}\n{self.log()}")
-            values = json.loads(line)
+            values: dict[str, object] = json.loads(line)
             if key in values:
-                return values[key]
+                return values
 
     def say(self, text: str = "go") -> None:
         """A line for its ``hear``."""

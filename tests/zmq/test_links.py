@@ -277,6 +277,16 @@ def test_a_child_that_reads_nothing_costs_its_parent_no_memory(forest, monkeypat
         assert total > size * files
 
 
+def test_credit_has_a_limit_whatever_the_child_says(forest):
+    root = forest.start()
+    with Stranger(root.address, Keys(forest.secret)) as stranger:
+        stranger.join()
+        stranger.say(wire.CREDIT, 0, wire.U64.pack(2**64 - 1))
+        stranger.say(wire.PING, 0, wire.U32.pack(0))
+        stranger.heard(wire.PONG)
+        assert [child.credit for child in root.server.downlink.children.values()] == [downlink.CREDIT]
+
+
 def test_more_wants_than_a_message_holds_travel_in_several(forest, monkeypatch):
     monkeypatch.setattr(wire, "PIECE", 1000)
     root = forest.start()

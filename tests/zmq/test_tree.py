@@ -162,24 +162,27 @@ def test_the_plan_of_a_second_run_is_pulled_by_the_nodes_that_run_the_program_an
 
     nodes, servers = tree(16, count=5)
     names = [f"{bench.tree}/data{index}" for index in range(4)]
-    # one that isn't of this program looks on, on a node of the program and on one without it
-    lookers = [bench.start(WATCHES, nodes[2], ""), bench.start(SEES, nodes[4], "")]
-    for looker in lookers:
+    # some that aren't of this program look on, on the nodes of the program and on one without it
+    lookers = [bench.start(WATCHES, nodes[n], "") for n in (1, 2, 3)]
+    elsewhere = bench.start(SEES, nodes[4], "")
+    for looker in (*lookers, elsewhere):
         looker.told("ready")
     runs = [bench.start(PLANNED, nodes[n], manifest, program) for n in (2, 1, 3)]
     assert sorted(run.told("first") for run in runs) == [False, False, True]
     # another program with a manifest of its own
     other = bench.start(PLANNED, nodes[4], str(tmp_path / "other"), "another")
     assert other.told("first") is True
-    lookers[0].say()
-    assert lookers[0].end()["staged"] == names
+    for looker in lookers:  # the programs haven't asked yet
+        looker.say()
+    for looker in lookers:
+        assert looker.end()["staged"] == names
     for run in runs:
         run.say()
     for run in runs:
         told = run.end()
         assert told["trouble"] == [[], "", "", ""]
-    lookers[1].say()
-    assert lookers[1].end()["staged"] == []  # the plan has come there, and nobody wants it
+    elsewhere.say()
+    assert elsewhere.end()["staged"] == []  # the plan has come there, and nobody wants it
     other.say()
     other.end()
     ended(servers)
