@@ -18,8 +18,6 @@ from .sums import checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from collfs.record import Buffer
 
 
@@ -142,17 +140,3 @@ class Intake:
     def close(self) -> None:
         """Remove what has begun."""
         self._drop()
-
-
-def mended(record: Record, devices: Mapping[int, int]) -> Record:
-    """*record* with ``st_dev`` as this node calls it: the number is each kernel's own.
-
-    :param devices: ``st_dev`` of the sender's node -> the same file system's here
-    """
-    stats = [record.st, record.lst]
-    for name in record.names or ():
-        stats += (name.lst, name.st)
-    for st in stats:
-        if st is not None:
-            st.st_dev = devices.get(st.st_dev, st.st_dev)
-    return record

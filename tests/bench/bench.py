@@ -20,6 +20,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path(__file__).resolve().parent
 STACK = "import numpy, scipy.linalg, pandas"
@@ -208,15 +212,19 @@ def imports(rounds: int) -> list[Line]:
     ]
 
 
-def main() -> int:
-    """Run all and print; exit code 1 if a promise is broken."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=9)
+def run(about: str, measure: Callable[[int, Path], list[Line]], rounds: int) -> int:
+    """A benchmark's command line: measure, print and keep; exit code 1 if a promise is broken.
+
+    :param about: the head of its file
+    :param measure: given the number of rounds and an empty directory
+    :param rounds: unless the command line says otherwise
+    """
+    parser = argparse.ArgumentParser(description=about.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="collfs-bench-") as name:
-        tmp = Path(name)
-        lines = calls(arguments.rounds, tmp) + start(arguments.rounds, tmp) + imports(arguments.rounds)
+        lines = measure(arguments.rounds, Path(name))
     for line in lines:
         print(line)
     if arguments.json:
@@ -225,5 +233,10 @@ def main() -> int:
     return 0 if all(line.kept for line in lines) else 1
 
 
+def everything(rounds: int, tmp: Path) -> list[Line]:
+    """All of this file."""
+    return calls(rounds, tmp) + start(rounds, tmp) + imports(rounds)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(__doc__, everything, 9))

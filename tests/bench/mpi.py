@@ -14,18 +14,16 @@ their figures compared.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from bench import HERE, Line  # type: ignore[import-not-found]
+from bench import HERE, Line, run  # type: ignore[import-not-found]
 
 MIB = 1 << 20
 LARGE = [4 * MIB]  # files of one size
@@ -131,22 +129,10 @@ def start(tmp: Path) -> list[Line]:
     return [Line("path operations of initialize('mpi') by the main thread", counts, "", 60)]
 
 
-def main() -> int:
-    """Run all and print; exit code 1 if a promise is broken."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="collfs-bench-") as name:
-        tmp = Path(name)
-        lines = start(tmp) + staging(arguments.rounds, tmp) + imports(arguments.rounds, tmp)
-    for line in lines:
-        print(line)
-    if arguments.json:
-        data = [{"what": x.what, "unit": x.unit, "values": x.values, "limit": x.limit} for x in lines]
-        arguments.json.write_text(json.dumps(data, indent=1))
-    return 0 if all(line.kept for line in lines) else 1
+def everything(rounds: int, tmp: Path) -> list[Line]:
+    """All of this file."""
+    return start(tmp) + staging(rounds, tmp) + imports(rounds, tmp)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(__doc__, everything, 9))

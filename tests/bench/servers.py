@@ -11,7 +11,6 @@ Rule of the file: every process that is started has a time limit.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zmq
-from bench import Line  # type: ignore[import-not-found]
+from bench import Line, run  # type: ignore[import-not-found]
 from mpi import LARGE, MIB, make  # type: ignore[import-not-found]
 
 if TYPE_CHECKING:
@@ -171,27 +170,17 @@ def raw_miss(depth: int, size: int) -> float:
     return took
 
 
-def main() -> int:
-    """Run all and print; exit code 1 if a promise is broken."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    lines = []
-    with tempfile.TemporaryDirectory(prefix="collfs-bench-") as name:
-        tree = make(Path(name) / "large", 512 * MIB, LARGE)
-        ratios = [ours(tree, 1, "bulk") / raw_bulk(512 * MIB) for _ in range(arguments.rounds)]
-        lines.append(Line("staging 512 MiB to another node / (ZeroMQ + a write)", ratios, "", 1.5))
-        small = make(Path(name) / "small", ASKED * 1000, [1000])
-        ratios = [ours(small, 2, "one by one") / raw_miss(2, 1000) for _ in range(arguments.rounds)]
-        lines.append(Line("a miss through 2 levels / REQ and REP of that depth", ratios, "", 3.0))
-    for line in lines:
-        print(line)
-    if arguments.json:
-        data = [{"what": x.what, "unit": x.unit, "values": x.values, "limit": x.limit} for x in lines]
-        arguments.json.write_text(json.dumps(data, indent=1))
-    return 0 if all(line.kept for line in lines) else 1
+def everything(rounds: int, tmp: Path) -> list[Line]:
+    """All of this file."""
+    tree = make(tmp / "large", 512 * MIB, LARGE)
+    bulk = [ours(tree, 1, "bulk") / raw_bulk(512 * MIB) for _ in range(rounds)]
+    small = make(tmp / "small", ASKED * 1000, [1000])
+    misses = [ours(small, 2, "one by one") / raw_miss(2, 1000) for _ in range(rounds)]
+    return [
+        Line("staging 512 MiB to another node / (ZeroMQ + a write)", bulk, "", 1.5),
+        Line("a miss through 2 levels / REQ and REP of that depth", misses, "", 3.0),
+    ]
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(__doc__, everything, 5))

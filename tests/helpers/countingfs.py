@@ -16,11 +16,13 @@ import os
 import select
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from ctypes.util import find_library
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
     from types import TracebackType
 
 #: operations that name a path: what a metadata server has to answer
@@ -159,3 +161,18 @@ def between(ops: Sequence[Op], after: Iterable[str], before: Iterable[str]) -> l
     start, end = max(at[name] for name in first), min(at[name] for name in last)
     assert start < end, f"marks out of order: {at}"
     return [op for op in ops[start + 1 : end] if not op.path.startswith(MARK)]
+
+
+@contextmanager
+def over_themselves(folder: Path) -> Iterator[Callable[..., CountingMount]]:
+    """Mount directories over themselves in the nodes of processes: (directory, pid, ...) as :class:`CountingMount`.
+
+    :param folder: for the logs
+    """
+    with ExitStack() as stack:
+
+        def start(place: str, pid: int, **more: float) -> CountingMount:
+            log = str(folder / f"ops.{pid}{place.replace('/', '.')}")
+            return stack.enter_context(CountingMount(place, place, log, node=pid, **more))
+
+        yield start

@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from contextlib import ExitStack
 from importlib.util import find_spec
 
 import pytest
@@ -74,12 +73,7 @@ def mount(tmp_path):
     """Mount a directory over itself in the node of a process: (directory, pid, ...) as CountingMount."""
     if countingfs.why_not():
         pytest.skip(countingfs.why_not())
-    with ExitStack() as stack:
-
-        def start(place, pid, **more):
-            log = tmp_path / f"ops.{pid}{place.replace('/', '.')}"
-            return stack.enter_context(countingfs.CountingMount(place, place, str(log), node=pid, **more))
-
+    with countingfs.over_themselves(tmp_path) as start:
         yield start
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
 from importlib.util import find_spec
 
 import pytest
@@ -68,12 +67,7 @@ def mount(tmp_path):
     """Mount a directory over itself in the node of a process: (directory, pid) as CountingMount."""
     if countingfs.why_not():
         pytest.skip(countingfs.why_not())
-    with ExitStack() as stack:
-
-        def start(place, pid):
-            log = tmp_path / f"ops.{pid}{place.replace('/', '.')}"
-            return stack.enter_context(countingfs.CountingMount(place, place, str(log), node=pid))
-
+    with countingfs.over_themselves(tmp_path) as start:
         yield start
 
 

@@ -14,19 +14,19 @@ import os
 
 from collfs.errors import OptionError
 from collfs.reader import Reader
-from collfs.transport import Transport
+from collfs.transport.reading import ReadingTransport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable
 
-    from collfs.record import Buffer, Name, Record, Stat, Want
+    from collfs.record import Record, Want
     from collfs.transport.registry import TransportOptions
 
     from .cached import CachedReader
 
 
-class LocalTransport(Transport):
+class LocalTransport(ReadingTransport):
     """Answers from the original files by way of *reader*."""
 
     name = "local"
@@ -35,20 +35,8 @@ class LocalTransport(Transport):
 
     def __init__(self, reader: Reader, cached: CachedReader | None = None) -> None:
         """Delegate to *reader*; give *cached* as well if that is a reader with a cache."""
-        self.reader = reader
+        super().__init__(reader)
         self._cached = cached
-
-    def stat(self, path: str) -> Stat:
-        return self.reader.stat(path)
-
-    def lstat(self, path: str) -> tuple[Stat, str | None]:
-        return self.reader.lstat(path)
-
-    def listdir(self, path: str) -> Sequence[Name]:
-        return self.reader.listdir(path, metadata=False)
-
-    def read(self, path: str) -> Buffer:
-        return self.reader.read(path)[1]
 
     def mmap(self, path: str) -> str | None:
         return None if self._cached is None else self._cached.copy_of(path)
@@ -62,9 +50,6 @@ class LocalTransport(Transport):
     def listen(self, deliver: Callable[[Iterable[Record]], int], scratch: str, copy_of: Callable[[str], str]) -> None:
         if self._cached is None:
             self.reader.scratch = scratch
-
-    def fetch(self, wants: Sequence[Want]) -> Iterator[Record]:
-        return self.reader.fetch(wants)
 
     def counters(self) -> dict[str, int]:
         """What was done so far, for the report."""

@@ -12,7 +12,8 @@ from mpi4py import MPI
 
 from collfs.errors import RecordError
 from collfs.stream import MARK
-from collfs.stream.intake import Intake, mended
+from collfs.stream.devices import mended
+from collfs.stream.intake import Intake
 
 from .groups import LONG, SHORT, wait_while_moving
 from .stream import Receiver

@@ -14,7 +14,8 @@ from _thread import allocate_lock, get_ident, start_new_thread
 from mpi4py import MPI
 
 from collfs.reader import Reader
-from collfs.transport import Transport
+from collfs.stream.devices import devices, renamed
+from collfs.transport.reading import ReadingTransport
 from collfs.transport.registry import RANK_PID
 
 from .groups import Groups, wait
@@ -25,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from collfs.record import Buffer, Name, Record, Stat, Want
+    from collfs.record import Record, Want
     from collfs.transport.registry import TransportOptions
 
 LOOK = 0.05  # seconds between two looks at whether the node's stream has ended
@@ -35,7 +36,7 @@ _kept: list[MPI.Request] = []  # of messages that nobody took: MPI may still rea
 _left: list[Publisher | Leader] = []  # streams that didn't end well: MPI may still read or write their buffers
 
 
-class MpiTransport(Transport):
+class MpiTransport(ReadingTransport):
     """One session's transport."""
 
     name = "mpi"
@@ -43,9 +44,9 @@ class MpiTransport(Transport):
     collective = True
 
     def __init__(self, comm: MPI.Intracomm, options: TransportOptions) -> None:
+        super().__init__(Reader(options.max_file_bytes))
         self.comm, self.patience = comm, float(options.patience)
         self.root = int(getattr(options, "root", 0) or 0)
-        self.reader = Reader(options.max_file_bytes)
         self.main, self.pid = get_ident(), os.getpid()
         self.publisher: Publisher | None = None  # of the root
         self.leader: Leader | None = None  # of a leader
@@ -72,23 +73,18 @@ class MpiTransport(Transport):
         groups = self.groups = Groups(self.comm, self.root, self.node_store)
         self.token = groups.token
         self.shares_store = groups.size < MPI.COMM_WORLD.Get_size()
-        devices = self._devices(groups, prefixes)
+        mine = devices(prefixes)
+        names = renamed(groups.all.bcast(mine, self.root), mine)
         self.is_root, self.follows = groups.is_root, not groups.is_root
         self._threaded = groups.threads and groups.is_leader and groups.leaders.Get_size() > 1
         if self.is_root:
             self.publisher = Publisher(groups.leaders, self._threaded)
         elif groups.is_leader:
-            self.leader = Leader(groups.leaders, self._threaded, devices)
+            self.leader = Leader(groups.leaders, self._threaded, names)
         self._any_thread = groups.threads
         self.ended = not groups.served  # a root that redirects nothing stages nothing
         self._end_with_mpi()
         os.environ[RANK_PID] = str(self.pid)
-
-    def _devices(self, groups: Groups, prefixes: Sequence[str]) -> dict[int, int]:
-        """``st_dev`` is a number of each node's kernel: what the root's are called here, by the prefixes."""
-        mine = {path: _device(path) for path in prefixes}
-        roots: dict[str, int] = groups.all.bcast(mine, self.root)
-        return {roots[path]: device for path, device in mine.items() if device and roots.get(path)}
 
     def _end_with_mpi(self) -> None:
         """MPI_Finalize deletes the attributes of MPI_COMM_SELF before anything else, and MPI can still be used then
@@ -191,7 +187,7 @@ class MpiTransport(Transport):
 
     def fetch(self, wants: Sequence[Want]) -> Iterator[Record]:
         """The root reads; nobody else is asked."""
-        return self.reader.fetch(wants) if self.is_root else iter(())
+        return super().fetch(wants) if self.is_root else iter(())
 
     def publish(self, records: Iterable[Record]) -> None:
         """Start the broadcasts of *records*; wait for nobody."""
@@ -323,24 +319,3 @@ class MpiTransport(Transport):
             "bytes_received": self.leader.receiver.bytes if self.leader is not None else 0,
             "refused": self.leader.intake.refused if self.leader is not None and self.leader.intake is not None else 0,
         }
-
-    # -- the base class's three ----------------------------------------------------------------------------------
-
-    def stat(self, path: str) -> Stat:
-        return self.reader.stat(path)
-
-    def listdir(self, path: str) -> Sequence[Name]:
-        return self.reader.listdir(path, metadata=False)
-
-    def lstat(self, path: str) -> tuple[Stat, str | None]:
-        return self.reader.lstat(path)
-
-    def read(self, path: str) -> Buffer:
-        return self.reader.read(path)[1]
-
-
-def _device(path: str) -> int:
-    try:
-        return os.stat("/" + path).st_dev
-    except OSError:
-        return 0

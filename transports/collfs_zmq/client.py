@@ -11,22 +11,22 @@ from _thread import allocate_lock, get_ident
 from collfs.errors import TransportUnavailable
 from collfs.reader import Reader
 from collfs.record.wire import pack_wants
-from collfs.transport import Transport
+from collfs.transport.reading import ReadingTransport
 
 from . import local
 from .start import find, find_or_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from collfs.record import Buffer, Name, Record, Stat, Want
+    from collfs.record import Want
     from collfs.transport.registry import TransportOptions
 
     from .local import Link
 
 
-class ZmqTransport(Transport):
+class ZmqTransport(ReadingTransport):
     """One session's transport: ``follows``, since the server fills the table; the job's first process of a program is
     ``is_root``, for it keeps the manifest.
     """
@@ -37,8 +37,8 @@ class ZmqTransport(Transport):
     is_root = False
 
     def __init__(self, options: TransportOptions) -> None:
+        super().__init__(Reader(options.max_file_bytes))  # for a process without a store, and for who asks directly
         self.options, self.patience = options, float(options.patience)
-        self.reader = Reader(options.max_file_bytes)  # of a process without a store, and for who asks directly
         self.pid = os.getpid()
         self.link: Link | None = None
         self.asked = self.answered = self.lost = 0
@@ -175,23 +175,6 @@ class ZmqTransport(Transport):
             super().pause(seconds)
         else:
             link.pause(seconds)
-
-    # -- the base class's three, for a process that nobody serves ------------------------------------------------
-
-    def fetch(self, wants: Sequence[Want]) -> Iterator[Record]:
-        return self.reader.fetch(wants)
-
-    def stat(self, path: str) -> Stat:
-        return self.reader.stat(path)
-
-    def lstat(self, path: str) -> tuple[Stat, str | None]:
-        return self.reader.lstat(path)
-
-    def listdir(self, path: str) -> Sequence[Name]:
-        return self.reader.listdir(path, metadata=False)
-
-    def read(self, path: str) -> Buffer:
-        return self.reader.read(path)[1]
 
     def counters(self) -> dict[str, int]:
         """For the report: wants that were asked for, requests that were answered, servers that were lost."""

@@ -34,8 +34,8 @@ class Process:
 
     local = True
 
-    def __init__(self, sock: _socket.socket, pid: int, crowd: Crowd) -> None:
-        self.sock, self.pid, self.crowd = sock, pid, crowd
+    def __init__(self, sock: _socket.socket, crowd: Crowd) -> None:
+        self.sock, self.crowd = sock, crowd
         self.program = ""
         self.frames = local.Frames()
         self.slow = 0.0  # for how long a frame isn't whole
@@ -95,13 +95,12 @@ class Crowd:
                 return
             sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
-            pid, uid = local.peer(sock)
-            if uid != os.geteuid():
+            if local.peer(sock)[1] != os.geteuid():
                 self.refused += 1
                 sock.close()
                 continue
             self.came += 1
-            self.here[fd] = Process(sock, pid, self)
+            self.here[fd] = Process(sock, self)
             self.watch(fd)
 
     def receive(self, fd: int) -> None:

@@ -115,7 +115,6 @@ class Downlink:
         self.plans: Plans | None = None
         self.claim: Callable[[str, Callable[[bool], None]], None] = lambda program, answer: answer(False)
         self.refused = 0
-        self.refusal = ""  # why the last one was
 
     def send(self, child: Child, kind: int, request: int = 0, part: int = 0, payload: Buffer = b"") -> None:
         """Send, or lose it: a peer that has gone asks another server, and one that doesn't read gets no credit."""
@@ -151,11 +150,10 @@ class Downlink:
                 return
             child.seen = time.monotonic()
             self._serve(child, kind, request, frames[2])
-        except (RecordError, ValueError) as exc:
+        except (RecordError, ValueError):
             self.refused += 1
             if child is not None:
                 self.drop(child)
-            self.refusal = str(exc)
 
     def _serve(self, child: Child, kind: int, request: int, payload: bytes) -> None:
         if kind == wire.WANTS:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import _socket
 import os
 import struct
-from errno import EAGAIN, ECONNRESET, EINTR, EPIPE, EPROTO, EWOULDBLOCK
+from errno import EAGAIN, EINTR, EPIPE, EPROTO, EWOULDBLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -187,6 +187,3 @@ def _at(path: str, call: Callable[[str], None]) -> None:
         call(f"/proc/self/fd/{fd}/{name}")
     finally:
         os.close(fd)
-
-
-GONE = (EPIPE, ECONNRESET)

@@ -18,6 +18,8 @@ import time
 
 import zmq
 
+from collfs.stream.devices import devices
+
 from . import local
 from .crowd import Crowd
 from .desk import Desk
@@ -195,11 +197,11 @@ class Server:
             self.downlink.moved([*ancestors, self.address])
 
     def _name_devices(self, prefixes: Sequence[str]) -> None:
-        devices = {path: _device(path) for path in prefixes}
+        here = devices(prefixes)
         if self.uplink is not None:
-            self.uplink.devices = devices
+            self.uplink.devices = here
         if self.downlink is not None:
-            self.downlink.devices = devices
+            self.downlink.devices = here
 
     def claim(self, program: str, answer: Callable[[bool], None]) -> None:
         """Who is the job's first process of *program*: the root knows."""
@@ -329,10 +331,3 @@ class Server:
         if self.uplink is not None:
             found["joins"] = self.uplink.joins
         return found
-
-
-def _device(path: str) -> int:
-    try:
-        return os.stat("/" + path).st_dev
-    except OSError:
-        return 0

@@ -12,7 +12,7 @@ from errno import EAGAIN
 
 from collfs.fetcher import Fetcher
 from collfs.reader import Reader
-from collfs.record import CONTENT, Record, Want
+from collfs.record import CONTENT, META, Record, Want
 from collfs.stream.outgoing import LARGE
 from collfs.transport import Transport
 
@@ -111,5 +111,5 @@ class NodeShelf:
     def drop(self, want: Want) -> bool:
         """What is held for *want* is no answer any more; whether there was something."""
         if want.aspect == CONTENT:
-            self._held.pop(Want(want.path, "meta"), None)
+            self._held.pop(Want(want.path, META), None)
         return self._held.pop(want, None) is not None

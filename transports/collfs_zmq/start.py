@@ -102,14 +102,8 @@ os.closerange(keep + 1, 65536)
 sys.argv[1:2] = []
 if sys.path[:1] == [""]:  # of -c: the current directory
     del sys.path[0]
-try:
-    from collfs_zmq.serve import main
-except ModuleNotFoundError as exc:
-    if exc.name != "zmq":
-        raise
-    os.write(keep, b'it needs pyzmq: pip install "collfs[zmq]"')
-    os._exit(1)
-sys.exit(main(sys.argv[1:]))
+from collfs.cli.servers import main
+sys.exit(main("serve", sys.argv[1:]))
 """
 
 

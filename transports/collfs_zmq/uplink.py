@@ -22,7 +22,8 @@ import zmq
 
 from collfs.errors import RecordError
 from collfs.record.wire import pack_wants
-from collfs.stream.intake import Intake, mended
+from collfs.stream.devices import mended, renamed
+from collfs.stream.intake import Intake
 
 from . import wire
 
@@ -75,7 +76,6 @@ class Uplink:
         self.state = JOINING
         self.socket: zmq.Socket[bytes] | None = None
         self.refused = self.joins = 0
-        self.bytes = 0
         self._requests: dict[int, tuple[Sequence[Want], bool]] = {}
         self._intakes: dict[int, Intake] = {}
         self._claims: dict[int, tuple[str, Callable[[bool], None]]] = {}
@@ -189,7 +189,7 @@ class Uplink:
             self._joined(ancestors, devices)
 
     def _joined(self, ancestors: list[str], devices: dict[str, int]) -> None:
-        self._renamed = {devices[path]: own for path, own in self.devices.items() if own and devices.get(path)}
+        self._renamed = renamed(devices, self.devices)
         self.state, self._pause = JOINED, LEAST_PAUSE
         self.joins += 1
         self._ancestors = ancestors or [self.root]
@@ -259,7 +259,6 @@ class Uplink:
             self._search(orphan=True)
 
     def _data(self, request: int, part: int, payload: memoryview) -> None:
-        self.bytes += len(payload)
         self._taken += len(payload)
         if request in self._requests:
             intake = self._intakes.get(request)
