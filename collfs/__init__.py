@@ -17,7 +17,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
     from .calls import Session, finalize, initialize, invalidate, prefetch, session, stats
     from .errors import (
@@ -80,7 +80,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-_bundled: bool | None = None  # None: nobody has asked yet
+_bundled: dict[str, tuple[str, bool, CodeType]] | None = None  # None: nobody has asked yet
 
 
 def use_bundle() -> bool:
@@ -88,28 +88,30 @@ def use_bundle() -> bool:
     global _bundled
     if _bundled is None:
         _bundled = _open_bundle()
-    return _bundled
+    return bool(_bundled)
 
 
-def _open_bundle() -> bool:
+def _open_bundle() -> dict[str, tuple[str, bool, CodeType]]:
     """Take our modules from one file instead of some thirty, where ``collfs.bundle`` has left one.
 
     Only in an installation, never in a checkout: there sources change. As with unchecked hash-based bytecode (PEP 552)
     the sources aren't looked at; a new installation has a new ``__init__.py`` and another version.
     """
     if "-packages" not in __file__:
-        return False
+        return {}
     import marshal
 
     directory = os.path.dirname(__file__)
     try:
         with open(f"{directory}/__pycache__/core.{sys.implementation.cache_tag}.bundle", "rb") as file:
-            key, modules = marshal.loads(file.read())
+            key, found = marshal.loads(file.read())
         st = os.stat(__file__)
         if key != (__version__, sys.hexversion, __file__, st.st_mtime_ns, st.st_size):
-            return False
+            return {}
     except (OSError, ValueError, EOFError, TypeError):
-        return False
+        return {}
+
+    modules: dict[str, tuple[str, bool, CodeType]] = found
 
     class Bundle:
         """Finder and loader (PEP 451) of the modules in the bundle."""
@@ -134,4 +136,4 @@ def _open_bundle() -> bool:
             exec(modules[module.__name__][2], module.__dict__)
 
     sys.meta_path.insert(0, Bundle)
-    return True
+    return modules

@@ -1,8 +1,9 @@
 """The bundle: the modules of the core path in one file, so that a start reads one file instead of some thirty.
 
 A package's modules cost a rank four path operations each before collfs can help (stat of the directory, two of the
-source, open of the bytecode). The bundle is written once, at the end of a session, into the package's ``__pycache__``,
-if that is allowed; ``collfs/__init__.py`` uses it. Deleting it is harmless.
+source, open of the bytecode). The bundle is written at the end of a session, into the package's ``__pycache__``, if
+that is allowed, and again when a session has loaded more, such as another transport; ``collfs/__init__.py`` uses it.
+Deleting it is harmless.
 
 Rules of the file: loaded late, once; what can't be bundled or written is no error.
 """
@@ -29,7 +30,10 @@ def path(directory: str) -> str:
 
 
 def modules() -> dict[str, tuple[str, bool, CodeType]]:
-    """The loaded modules of :data:`PACKAGES`, but for collfs itself, which reads the bundle: file, is package, code."""
+    """The modules of :data:`PACKAGES` that were loaded from files: file, is package, code.
+
+    But for collfs itself, which reads the bundle.
+    """
     out: dict[str, tuple[str, bool, CodeType]] = {}
     for name, module in sorted(sys.modules.items()):
         if name == "collfs" or name.partition(".")[0] not in PACKAGES:
@@ -43,19 +47,23 @@ def modules() -> dict[str, tuple[str, bool, CodeType]]:
 
 
 def write() -> bool:
-    """Write the bundle of this installation unless this process uses one; True if it was written now."""
+    """Add what this process has loaded to the bundle of this installation; True if there was something to add."""
     import collfs
 
     directory = os.path.dirname(collfs.__file__)
     target = path(directory)
-    if "-packages" not in collfs.__file__ or sys.dont_write_bytecode or collfs.use_bundle():
+    if "-packages" not in collfs.__file__ or sys.dont_write_bytecode:
+        return False
+    known = collfs._bundled or {}
+    found = modules()
+    if found.keys() <= known.keys():
         return False
     temporary = f"{target}.{os.getpid()}"
     try:
         st = os.stat(collfs.__file__)
         key = (__version__, sys.hexversion, collfs.__file__, st.st_mtime_ns, st.st_size)
         with open(temporary, "xb") as file:
-            file.write(marshal.dumps((key, modules())))
+            file.write(marshal.dumps((key, {**known, **found})))
         os.replace(temporary, target)
     except (OSError, ValueError, ImportError, SyntaxError):
         try:

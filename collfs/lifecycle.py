@@ -292,10 +292,7 @@ class Session:
                     self.bulk.save(self.store, self.fetcher)
                 self._write_bytecode()
                 self._write_report()
-                if self.store is not None and self.store.created:
-                    from .bundle import write as write_bundle
-
-                    write_bundle()
+                self._write_bundle()
         finally:
             self._release()
             self._move(CLOSED)
@@ -308,6 +305,15 @@ class Session:
             from .triggers.bytecode import write_missing
 
             write_missing(fetcher.managed)
+
+    def _write_bundle(self) -> None:
+        transport = self.transport
+        if self.store is None or not self.store.created:
+            return
+        if transport is None or transport.is_root or not transport.collective:  # of a whole job one process will do
+            from .bundle import write
+
+            write()
 
     def _stop_triggers(self) -> None:
         if self._audit is not None:

@@ -53,3 +53,20 @@ def test_the_bundle_is_used_and_a_damaged_or_foreign_one_is_not(run_python, tmp_
         assert run_python(show, env=env).stdout == seen[0]
         assert bundle.read_bytes() != bad  # written anew
         assert run_python(show, env=env).stdout == seen[1]
+
+
+def test_what_a_later_session_loads_joins_the_bundle_once(run_python, tmp_path):
+    env = {"COLLFS_JOB": f"joins-{tmp_path.name}", "PYTHONDONTWRITEBYTECODE": None}
+    bundle = Path(collfs.__file__).parent / "__pycache__" / f"core.{sys.implementation.cache_tag}.bundle"
+    bundle.unlink(missing_ok=True)
+    report = START.replace('manifest="none"', f'manifest="none", report={str(tmp_path / "report.json")!r}')
+    show = "import collfs\ncollfs.use_bundle()\n"
+    show += "print(*('collfs.' + name in collfs._bundled for name in ('report', 'calls')))\n"
+    run_python(START, env=env)
+    assert run_python(show).stdout == "False True\n"
+    run_python(report, env=env)
+    assert run_python(show).stdout == "True True\n"
+    before = bundle.stat()
+    run_python(report, env=env)
+    run_python(START, env=env)
+    assert (bundle.stat().st_ino, bundle.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
