@@ -106,6 +106,10 @@ class Fetcher:
             return False
         return self.exclude is None or not self.exclude(path)
 
+    def settled(self, path: str, aspect: str) -> bool:
+        """Whether wanting *aspect* of the managed *path* would do nothing: a short way, for most are on the node."""
+        return self._told is None and not self._lacks(path, aspect)
+
     def missing(self, want: Want) -> bool:
         """Whether the table lacks what *want* asks for, and asking may help."""
         if want in self._vain:
@@ -120,18 +124,18 @@ class Fetcher:
 
     def lacks(self, want: Want) -> bool:
         """Whether the table can't answer *want* yet."""
-        word = self.table.probe(want.path)
+        return self._lacks(want.path, want.aspect)
+
+    def _lacks(self, path: str, aspect: str) -> bool:
+        word = self.table.probe(path)
         kind = word & 0xFF
         if kind == K_UNKNOWN:
             return True
-        if want.aspect == CONTENT:
+        if aspect == CONTENT:
             return kind == K_REG
-        if want.aspect in (LIST, NAMES):
+        if aspect in (LIST, NAMES):
             return kind == K_DIR and not word & F_COMPLETE
-        if kind in (K_REG, K_DIR):
-            entry = self.table.entry(want.path)
-            return entry is not None and not entry.st
-        return False
+        return kind in (K_REG, K_DIR) and not self.table.knows_stat(path)
 
     def known_names(self, directory: str) -> list[str] | None:
         """The names in a completely listed directory; None: not known."""
@@ -146,10 +150,6 @@ class Fetcher:
     def kind(self, path: str) -> int:
         """The kind of *path* in the table, one of ``K_...``."""
         return self.table.probe(path) & 0xFF
-
-    def file_exists(self, path: str) -> bool:
-        """Whether the table knows a regular file there."""
-        return self.kind(path) in (K_FILE, K_REG)
 
     # -- fetching ------------------------------------------------------------------------------------------------
 

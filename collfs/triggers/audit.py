@@ -90,7 +90,7 @@ class Audit:
 
     def _open(self, args: tuple[object, ...]) -> None:
         path, flags = self._path(args[0]), args[2]
-        if not path or (isinstance(flags, int) and flags & WRITING):
+        if not path or (isinstance(flags, int) and flags & WRITING) or self.fetcher.settled(path, CONTENT):
             return
         path = os.path.normpath(path)
         if self.fetcher.kind(path) != K_DIR:

@@ -299,19 +299,19 @@ class Closure:
                     self._asked.add(path)
                     self.libraries.append(l_name)
                     fresh.append((l_name, path, loader))
-            wants = [Want(path, CONTENT) for _, path, _ in fresh if self._content(path) is None]
+            data = {path: self._content(path) for _, path, _ in fresh}
+            wants = [Want(path, CONTENT) for path, buffer in data.items() if buffer is None]
             if wants:
                 yield wants
-            objects = [this for this in map(self._object, fresh) if this is not None]
+                data.update({want.path: self._content(want.path) for want in wants})
+            objects = [this for this in (self._object(n, data[path], by) for n, path, by in fresh) if this is not None]
             slots: list[_Slot] = [([], name, this) for this in objects for name in self._needs(this)]
             yield from self._search(slots)
             level = [(l_name, this) for places, _, this in slots for l_name in places]
             if not level:
                 return
 
-    def _object(self, found: tuple[str, str, _Object | None]) -> _Object | None:
-        l_name, path, loader = found
-        data = self._content(path)
+    def _object(self, l_name: str, data: Buffer | None, loader: _Object | None) -> _Object | None:
         dynamic = None if data is None else read_dynamic(data)
         if dynamic is None:
             return None

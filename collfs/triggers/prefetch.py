@@ -51,7 +51,7 @@ def _module(fetcher: Fetcher, name: str) -> Iterator[str]:
         if fetcher.kind(base) == K_DIR:
             yield base
             return
-        found = [base + suffix for suffix in SUFFIXES if fetcher.file_exists(base + suffix)]
+        found = [base + suffix for suffix in SUFFIXES if fetcher.kind(base + suffix) in (K_FILE, K_REG)]
         if found:
             yield from found
             return

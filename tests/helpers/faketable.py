@@ -28,8 +28,8 @@ class Table:
     def probe(self, path: str) -> int:
         return self.kinds.get(path, K_UNKNOWN)
 
-    def entry(self, path: str) -> SimpleNamespace | None:
-        return SimpleNamespace(st=1) if path in self.kinds else None
+    def knows_stat(self, path: str) -> bool:
+        return path in self.kinds
 
 
 class Stager:

@@ -144,6 +144,15 @@ def test_a_listing_does_not_take_contents_away(stager, stage, tree, aspect):
     assert all(kind(stager, f"{tree}/{name}") == K_FILE for name in names)
 
 
+@pytest.mark.parametrize(("aspect", "known"), [(NAMES, False), (LIST, True)])
+def test_a_listing_brings_the_metadata_of_its_names_or_does_not(stager, stage, tree, aspect, known):
+    assert stage(aspect, tree) == [True]
+    assert [stager.table.knows_stat(f"{tree}/{name}") for name in ("f", "sub")] == [known, known]
+    assert bool(stager.table.entry(tree + "/f").st) == known
+    assert stage(META, tree + "/f", tree + "/sub") == [True, True]
+    assert [stager.table.knows_stat(f"{tree}/{name}") for name in ("f", "sub")] == [True, True]
+
+
 def test_a_listing_with_other_metadata_does_take_them_away(stager, stage, tree):
     stage(CONTENT, tree + "/f")
     with open(tree + "/f", "a") as file:

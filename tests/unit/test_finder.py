@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import pytest
 
-from collfs.record import LIST
+from collfs.interpose.machine.layout import K_ABSENT, K_DIR, K_REG
+from collfs.record import CONTENT, LIST, META
 from collfs.triggers.finder import Finder
 
 
@@ -52,3 +54,50 @@ def test_built_in_modules_are_no_wants(fetcher):
 def test_a_submodule_with_the_name_of_a_built_in_is_wanted(fetcher):
     Finder(fetcher, lambda: None).find_spec("package.time", ["/p/package"])
     assert [want.path for want in fetcher.wanted] == ["/p/package"]
+
+
+class Knowing(Fetcher):
+    """One directory with one module is listed; of paths it has what the test says."""
+
+    def __init__(self):
+        super().__init__()
+        self.kinds = {"/p": K_DIR, "/p/module.py": K_REG}
+        self.settles = set()
+
+    def probe(self, path):
+        return self.kinds.get(path, 0)
+
+    def kind(self, path):
+        return self.kinds.get(path, 0)
+
+    def settled(self, path, aspect):
+        return (path, aspect) in self.settles
+
+    def known_names(self, directory):
+        return ["module.py"]
+
+
+def found(fetcher):
+    finder = Finder(fetcher, lambda: None)
+    finder.find_spec("module", ["/p"])
+    return [(want.path, want.aspect) for want in fetcher.wanted if want.aspect != LIST]
+
+
+@pytest.mark.parametrize("prefix", [None, "/elsewhere"])
+def test_what_python_reads_of_a_module_is_wanted_as_long_as_anything_is_missing(monkeypatch, prefix):
+    monkeypatch.setattr(sys, "pycache_prefix", prefix)
+    bytecode = importlib.util.cache_from_source("/p/module.py")
+    both = [("/p/module.py", META), (bytecode, CONTENT)]
+    fetcher = Knowing()
+    assert found(fetcher) == both
+    for known in both:
+        fetcher.wanted, fetcher.settles = [], {known}
+        assert found(fetcher) == both
+    fetcher.wanted, fetcher.settles = [], set(both)
+    assert found(fetcher) == []
+
+
+def test_an_entry_of_the_path_that_is_absent_is_no_want(fetcher, monkeypatch):
+    monkeypatch.setattr(fetcher, "probe", lambda path: K_ABSENT)
+    Finder(fetcher, lambda: None).find_spec("module", ["/p/python.zip"])
+    assert fetcher.wanted == []
