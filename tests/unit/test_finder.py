@@ -22,13 +22,13 @@ class Fetcher:
     def managed(self, path):
         return True
 
-    def probe(self, path):
+    def probe(self, path: str) -> int:
         return 0
 
     def want(self, wants):
         self.wanted += wants
 
-    def known_names(self, directory):
+    def known_names(self, directory: str) -> list[str] | None:
         return None
 
 
