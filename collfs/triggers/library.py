@@ -37,8 +37,9 @@ class Libraries:
         self._done: set[str] = set()
         # Told which libraries are going to be loaded together.
         self.found: Callable[[Sequence[str]], None] | None = None
-        self._whole = True  # every walk found all that it wanted
-        self._mark = ""
+        self._marking = True  # every library was walked through here, and each walk found all that it wanted
+        self._question = ""
+        self._needs: dict[str, list[str]] = {}
         # What ld.so doesn't look for again. Not read anew for each library: 140 of them made that 40 ms (measured).
         self._loaded = {name.rpartition("/")[2] for _, name in link_map()}
         try:
@@ -59,8 +60,17 @@ class Libraries:
         self._done.add(path)
         self.fetcher.want([Want(path, CONTENT)])
         mark = self._mark_of(path)
-        if mark and os.access(mark, os.F_OK):
-            return
+        names = _read(mark)
+        if names is None:
+            names = self._walk(path)
+            if self._marking and mark:
+                _write(mark, names)
+        else:
+            self._marking = False  # what those libraries need isn't known here, so what others bring along isn't either
+        self._loaded.update(names)
+
+    def _walk(self, path: str) -> set[str]:
+        """Want all that ``ld.so`` will look for; the names that are loaded afterwards."""
         closure = Closure(
             path,
             self._content,
@@ -73,31 +83,33 @@ class Libraries:
         )
         for wants in closure.rounds():
             self.fetcher.want(wants)
-            self._whole = self._whole and not any(self.fetcher.managed(w.path) and self.fetcher.lacks(w) for w in wants)
-        self._loaded.update([name.rpartition("/")[2] for name in closure.libraries])
-        if self.found is not None:
-            self.found([path, *closure.libraries])
-        if self._whole and mark:
-            try:
-                os.close(os.open(mark, os.O_CREAT | os.O_CLOEXEC, 0o600))
-            except OSError:
-                pass  # the next process walks, too
+            if any(self.fetcher.managed(want.path) and self.fetcher.lacks(want) for want in wants):
+                self._marking = False
+        self._needs.update(closure.needs)
+        names = {path.rpartition("/")[2]}
+        new = list(names)
+        while new:
+            fresh = set(self._needs.get(new.pop(), ())) - names
+            names |= fresh
+            new += fresh
+        return names
 
     def _mark_of(self, path: str) -> str:
-        """The name of an empty file beside the copy of *path*, or an empty string: if it is there, another process of
-        the node has found all that *path* needs, by the same search path and with the same libraries loaded.
+        """The name of the mark beside the copy of *path*, or an empty string.
 
-        A walk costs 140 us, and a large stack has a hundred; looking for the mark costs 5 us (measured).
+        A mark says that another process of the node has found all that *path* needs, by the same search path and with
+        the same libraries loaded at its start; it is a symbolic link, whose text are the names that are loaded with
+        *path*. A walk costs 140 us, and a large stack has a hundred; a mark costs 5 us (measured).
         """
         table = self.fetcher.table
         word = table.probe(path)
         if word & 0xFF != K_FILE or not self.fetcher.settled(path, CONTENT):
             return ""
-        if not self._mark:
+        if not self._question:
             names = sorted(name for name in self._loaded if not name.endswith(EXTENSION))  # which nothing needs
             question = "\0".join([self.library_path, *self._outer_rpath, *names])
-            self._mark = f"{name_hash(os.fsencode(question)):x}"
-        return f"{table.copy_of(word)}.{table.offset(path):x}.{self._mark}"
+            self._question = f"{name_hash(os.fsencode(question)):x}"
+        return f"{table.copy_of(word)}.{table.offset(path):x}.{self._question}"
 
     def _content(self, path: str) -> Buffer | None:
         word = self.fetcher.table.probe(path)
@@ -118,3 +130,17 @@ class Libraries:
 
     def _names(self, directory: str) -> list[str] | None:
         return self.fetcher.known_names(directory)
+
+
+def _read(mark: str) -> list[str] | None:
+    try:
+        return os.readlink(mark).split("/") if mark else None
+    except OSError:
+        return None
+
+
+def _write(mark: str, names: set[str]) -> None:
+    try:
+        os.symlink("/".join([name for name in names if "/" not in name]), mark)  # appears at once with its text
+    except OSError:
+        pass  # it is there already, or longer than PATH_MAX, or there is no room: the next process walks, too

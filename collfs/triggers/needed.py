@@ -257,6 +257,7 @@ class Closure:
         "_path",
         "_settled",
         "libraries",
+        "needs",
     )
 
     def __init__(
@@ -283,6 +284,8 @@ class Closure:
         self._known: dict[str, Collection[str]] = {}
         #: the literal names under which ld.so will open the libraries, *path* first, as far as the walk has come
         self.libraries: list[str] = []
+        #: file name of a library -> its soname and all that it needs, as far as the walk has come
+        self.needs: dict[str, list[str]] = {}
 
     def __iter__(self) -> Iterator[Want]:
         for wants in self.rounds():
@@ -315,9 +318,13 @@ class Closure:
         dynamic = None if data is None else read_dynamic(data)
         if dynamic is None:
             return None
+        this = _Object(l_name, dynamic, loader)
+        names = [name for text in dynamic.needed for name in expand(text, this.origin)]
         if dynamic.soname:
             self._settled.add(dynamic.soname)
-        return _Object(l_name, dynamic, loader)
+            names.append(dynamic.soname)
+        self.needs[l_name.rpartition("/")[2]] = names
+        return this
 
     def _needs(self, this: _Object) -> Iterator[str]:
         """What one library needs and nobody did before: each name is looked for once, then loaded, or all ends."""

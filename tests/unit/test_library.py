@@ -10,7 +10,7 @@ from collfs.interpose.machine.layout import K_FILE, K_NATIVE
 from collfs.record import Want
 from collfs.triggers import library
 
-FIRST, SECOND = "/p/libfirst.so", "/p/libsecond.so"
+FIRST, SECOND, LAST = "/p/libfirst.so", "/p/libsecond.so", "/p/liblast.so"
 
 
 class Fetcher:
@@ -18,7 +18,7 @@ class Fetcher:
 
     def __init__(self, folder, *names):
         self.folder, self.table = folder, self
-        self.kinds, self.places = dict.fromkeys(names, K_FILE), sorted([FIRST, SECOND])
+        self.kinds, self.places = dict.fromkeys(names, K_FILE), [FIRST, SECOND, LAST]
         for name in names:
             self.copy(name).write_bytes(b"")
         self.told = False
@@ -55,13 +55,18 @@ class Fetcher:
 
 @pytest.fixture
 def walks(monkeypatch):
-    """The libraries that were walked through. Each but the second needs the second."""
-    seen = []
+    """The libraries that were walked through, and what was loaded at the last time. The first needs the second."""
+
+    class Seen(list):
+        loaded: set[str]
+
+    seen = Seen()
 
     class Closure:
-        def __init__(self, path, *args, **more):
+        def __init__(self, path, *args, loaded=(), **more):
             seen.append(path)
-            self.libraries = [path]
+            seen.loaded = set(loaded)
+            self.needs = {"libfirst.so": ["libsecond.so"], "libsecond.so": ["libm.so.6", "second"]}
 
         def rounds(self):
             yield [Want(SECOND, "content")]
@@ -105,9 +110,11 @@ def test_a_walk_that_found_less_than_it_wanted_tells_nobody_that_it_was_done(tmp
     fetcher = Fetcher(tmp_path, FIRST)
     first = libraries(fetcher, "/lib")
     first.want(FIRST)
-    fetcher.kinds[SECOND] = K_NATIVE  # known now; but what this process walks later may rest on what it lacked
-    first._done.clear()
-    first.want(FIRST)
+    fetcher.kinds[SECOND] = K_FILE
+    first.want(SECOND)
+    libraries(fetcher, "/lib").want(SECOND)
+    assert walks == [FIRST, SECOND, SECOND]
+    walks[:] = [FIRST, FIRST]
     libraries(fetcher, "/lib").want(FIRST)
     assert len(walks) == 3
     libraries(fetcher, "/lib").want(FIRST)
@@ -140,7 +147,43 @@ def test_a_store_that_takes_no_mark_costs_a_walk(tmp_path, walks, monkeypatch):
     def refuse(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "symlink", refuse)
     for _ in range(2):
         libraries(fetcher, "/lib").want(FIRST)
     assert len(walks) == 2
+
+
+def test_what_is_loaded_is_the_same_whether_walked_or_marked(tmp_path, walks):
+    fetcher = Fetcher(tmp_path, FIRST, SECOND, LAST)
+    seen = []
+    for _ in range(2):
+        process = libraries(fetcher, "/lib")
+        process.want(FIRST)
+        seen.append(process._loaded)
+    assert walks == [FIRST]
+    assert seen[0] == seen[1] >= {"libfirst.so", "libsecond.so", "second", "libm.so.6"}
+    process.want(LAST)
+    assert walks == [FIRST, LAST]
+    assert walks.loaded == seen[0] - {"liblast.so"}
+
+
+def test_who_relied_on_a_mark_leaves_none(tmp_path, walks):
+    """What the marked library brings along isn't known to that process."""
+    fetcher = Fetcher(tmp_path, FIRST, SECOND, LAST)
+    libraries(fetcher, "/lib").want(FIRST)
+    process = libraries(fetcher, "/lib")
+    for path in (FIRST, LAST):
+        process.want(path)
+    libraries(fetcher, "/lib").want(LAST)
+    assert walks == [FIRST, LAST, LAST]
+    libraries(fetcher, "/lib").want(LAST)
+    assert walks == [FIRST, LAST, LAST]
+
+
+def test_names_that_are_too_many_for_a_mark_leave_none(tmp_path, walks):
+    fetcher = Fetcher(tmp_path, FIRST, SECOND)
+    process = libraries(fetcher, "/lib")
+    process._needs.update({"libm.so.6": [f"lib{i}.so" for i in range(1000)]})
+    process.want(FIRST)
+    libraries(fetcher, "/lib").want(FIRST)
+    assert walks == [FIRST, FIRST]
