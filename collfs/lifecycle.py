@@ -65,7 +65,7 @@ class Session:
         self.fetcher: Fetcher | None = None
         self.bulk: Bulk | None = None
         self._finder: Finder | None = None
-        self._audit: Audit | None = None
+        self.audit: Audit | None = None
         self._wrote_bytecode = sys.dont_write_bytecode
 
     def _move(self, state: str) -> None:
@@ -90,7 +90,7 @@ class Session:
             self._connect()
             if not self.idle:
                 loaded = len(sys.modules)
-                self._trigger()
+                self.start_triggers()
                 self._stage_manifest(loaded)
         except BaseException as exc:
             self._release()
@@ -136,30 +136,31 @@ class Session:
         """Choose and open the transport; what the user asked for by name must work or be an error, idle or not."""
         from .transport.registry import choose, launched
 
-        options = self.options
+        options, store = self.options, ""
+        if self.store is not None:
+            from .store.stager import Stager, default_limit
+
+            store = self.store.path
+            limit = options.max_store_bytes if options.max_store_bytes is not None else default_limit(store)
+            if options.max_file_bytes is None:
+                options.max_file_bytes = limit // 4 if limit else None
+            self.stager = Stager(self.store, limit)
+        elif options.transport == "auto" and not launched(os.environ):
+            return
+        if options.bootstrap != "none" and (options.transport == "mpi" or launched(os.environ)):
+            from .bootstrap import choose_mpi
+
+            self.choice = choose_mpi(self)
+        else:
+            self.choice = choose(
+                options.transport, options, fallback=options.fallback, prefixes=self.prefixes, store=store
+            )
+        self.transport = self.choice.transport
         if self.store is None:
             # a rank that redirects nothing still takes its part in what is collective, or the others would wait for it
-            if options.transport != "auto" or launched(os.environ):
-                self.choice = choose(options.transport, options, fallback=options.fallback, prefixes=self.prefixes)
-                self.transport = self.choice.transport
-                self.transport.listen(lambda records: 0, "", lambda path: "")
-            return
-        from .store.stager import Stager, default_limit
+            self.transport.listen(lambda records: 0, "", lambda path: "")
 
-        limit = options.max_store_bytes if options.max_store_bytes is not None else default_limit(self.store.path)
-        if options.max_file_bytes is None:
-            options.max_file_bytes = limit // 4 if limit else None
-        self.choice = choose(
-            options.transport,
-            options,
-            fallback=options.fallback,
-            prefixes=self.prefixes,
-            store=self.store.path,
-        )
-        self.transport = self.choice.transport
-        self.stager = Stager(self.store, limit)
-
-    def _trigger(self) -> None:
+    def start_triggers(self) -> None:
         from .fetcher import Fetcher
         from .triggers.audit import Audit
         from .triggers.finder import Finder
@@ -179,8 +180,8 @@ class Session:
         )
         self.transport.rest = self.fetcher.rest  # type: ignore[method-assign]
         self.transport.listen(self.fetcher.deliver, self.store.path + "/f", self.fetcher.copy_of)
-        self._audit = Audit(self.fetcher, Libraries(self.fetcher, os.environ.get("LD_LIBRARY_PATH", "")))
-        self._audit.install()
+        self.audit = Audit(self.fetcher, Libraries(self.fetcher, os.environ.get("LD_LIBRARY_PATH", "")))
+        self.audit.install()
         self._finder = Finder(self.fetcher, self._believe_no_absence)
         sys.meta_path.insert(0, self._finder)
         if not self.store.created or self.transport.collective or self.transport.follows:
@@ -199,13 +200,13 @@ class Session:
         them in memory here, but on the other ranks it doesn't.
         """
         assert self._finder is not None
-        assert self._audit is not None
+        assert self.audit is not None
         for name in names:
             module, parent = sys.modules.get(name), sys.modules.get(name.rpartition(".")[0])
             file = getattr(getattr(module, "__spec__", None), "origin", None)
             if isinstance(file, str) and file.startswith("/"):
                 self._finder.find_spec(name, getattr(parent, "__path__", None))
-                self._audit.load(file)
+                self.audit.load(file)
 
     def _stage_manifest(self, loaded: int) -> None:
         """One bulk transfer of what earlier runs of this program wanted.
@@ -287,7 +288,7 @@ class Session:
         self._move(CLOSING)
         try:
             if os.getpid() == self.pid:
-                self._stop_triggers()
+                self.stop_triggers()
                 if self.bulk is not None and self.store is not None and self.fetcher is not None:
                     self.bulk.save(self.store, self.fetcher)
                 self._write_bytecode()
@@ -315,9 +316,9 @@ class Session:
 
             write()
 
-    def _stop_triggers(self) -> None:
-        if self._audit is not None:
-            self._audit.stop()
+    def stop_triggers(self) -> None:
+        if self.audit is not None:
+            self.audit.stop()
         if self._finder is not None:
             self._finder.active = False
             if self._finder in sys.meta_path:
@@ -340,7 +341,7 @@ class Session:
     def _release(self) -> None:
         """Give everything back, in reverse order. Never raises."""
         if os.getpid() == self.pid:
-            self._stop_triggers()
+            self.stop_triggers()
         if self.interposer is not None and self.interposer.patches:
             try:
                 self.interposer.uninstall()
@@ -360,8 +361,8 @@ class Session:
         """In a forked child: the redirects stay, the triggers rest (the fetcher compares the pid)."""
         if self._finder is not None:
             self._finder.active = False
-        if self._audit is not None:
-            self._audit.stop()
+        if self.audit is not None:
+            self.audit.stop()
         if self.store is not None:
             self.store.after_fork()
 

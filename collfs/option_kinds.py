@@ -131,6 +131,12 @@ def _job(value: object) -> object:
     return value
 
 
+def _bootstrap(value: object) -> object:
+    if value not in ("none", "zmq"):
+        raise ValueError
+    return value
+
+
 def _yes_or_no(value: object) -> object:
     word = value.strip().lower() if isinstance(value, str) else value
     if word in _YES or word in _NO:
@@ -168,6 +174,7 @@ def _rank(value: object) -> object:
 
 
 TRANSPORT = Kind(_transport, '"auto", a name such as "local", "module:object", in Python also a Transport object')
+BOOTSTRAP = Kind(_bootstrap, '"none" or "zmq"')
 TRANSPORTS = Kind(_transport, "names of transports: local,... in a text, ('local', ...) in Python", separator=",")
 DIRECTORIES = Kind(_path, f"directories: a list in Python, divided by {_SEP!r} in a variable", _SEP)
 GLOBS = Kind(_glob, f"patterns that begin with / or *: a list in Python, divided by {_SEP!r} in a variable", _SEP)

@@ -14,6 +14,7 @@ import os
 from collfs.errors import OptionError
 from collfs.option_kinds import (
     API,
+    BOOTSTRAP,
     COMM,
     DIRECTORIES,
     GLOBS,
@@ -124,6 +125,14 @@ ROWS: tuple[Row, ...] = (
         "transports to try, in this order, if the first one can't work",
     ),
     Row(
+        "bootstrap",
+        BOOTSTRAP,
+        "none",
+        "zmq|none",
+        "with transport mpi: who serves mpi4py and the MPI library itself, and files that only one rank wants: "
+        "zmq, the server of the node; none, the file system",
+    ),
+    Row(
         "prefixes",
         DIRECTORIES,
         None,
@@ -204,6 +213,7 @@ class Options:
     __slots__ = tuple(row.name for row in ROWS)
 
     api: LibcCollfsApi | None
+    bootstrap: str
     comm: object
     root: int
     cache: str | None
@@ -235,6 +245,11 @@ class Options:
                 setattr(self, row.name, row.default)
         for name in values:
             raise OptionError(unknown(f"option {name!r}", name, [row.name for row in ROWS]))
+        if self.bootstrap != "none" and self.transport not in ("mpi", "auto"):
+            raise OptionError(
+                f"option bootstrap={self.bootstrap!r} is not possible with transport={_plain(self.transport)!r}: it"
+                ' serves the start of MPI. Give transport="mpi" or "auto", or bootstrap="none"'
+            )
 
     @classmethod
     def from_call(cls, keywords: Mapping[str, object], environ: Mapping[str, str]) -> Options:

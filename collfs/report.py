@@ -1,7 +1,7 @@
-"""The report: what happened, as JSON, one file for all processes of a job on this node.
+"""The report: what happened, as JSON, one file for all processes of a job.
 
-Processes add themselves one after the other under a lock on the file. A report of another job in the same file is
-replaced.
+Processes add themselves one after the other under a lock on the file, unless their transport has one process write it
+for all of them. A report of another job in the same file is replaced.
 
 Rules of the file: only numbers that were counted; loaded at the end only.
 """
@@ -30,6 +30,7 @@ def process_report(session: Session) -> dict[str, object]:
     """What this process did: sites by object, calls by operation and outcome, wants, staging, warnings."""
     data: dict[str, object] = {
         "pid": os.getpid(),
+        "host": os.uname().nodename,
         "argv": list(sys.argv),
         "state": session.state,
         "idle": session.idle,
@@ -96,6 +97,20 @@ def write(session: Session, reports: Sequence[dict[str, object]]) -> None:
     assert path is not None
     where = session.store.path if session.store is not None else os.getpid()
     job = getattr(session.transport, "token", "") or f"{os.uname().nodename} {where}"
+    head: dict[str, object] = {
+        "format": FORMAT,
+        "collfs": __version__,
+        "python": sys.version,
+        "job": job,
+        "written": "",
+        "options": session.options.as_dict(),
+        "prefixes": session.prefixes,
+        "prefix_reasons": session.prefix_reasons,
+    }
+    if session.transport is not None:
+        path = session.transport.hand_over(os.path.abspath(path), {**head, "processes": list(reports)})
+        if not path:
+            return
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     with open(fd, "r+", encoding="utf-8") as file:
         wait_for_lock(fd, _libc.LOCK_EX, LOCK_SECONDS)
@@ -104,17 +119,7 @@ def write(session: Session, reports: Sequence[dict[str, object]]) -> None:
             if data["format"] != FORMAT or data["job"] != job:
                 raise ValueError
         except (ValueError, KeyError, TypeError):
-            data = {
-                "format": FORMAT,
-                "collfs": __version__,
-                "python": sys.version,
-                "job": job,
-                "written": "",
-                "options": session.options.as_dict(),
-                "prefixes": session.prefixes,
-                "prefix_reasons": session.prefix_reasons,
-                "processes": [],
-            }
+            data = {**head, "processes": []}
         data["processes"] += reports
         data["written"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         file.seek(0)

@@ -48,11 +48,19 @@ JOB_VARIABLES = (
 )
 
 
-def job_id(environ: dict[str, str] | os._Environ[str]) -> str:
-    """The job as the launcher names it, or an empty string."""
+STEPS = ("SLURM_STEP_ID",)  # of those, what names a part of a job: one server serves all of them
+
+
+def job_id(environ: dict[str, str] | os._Environ[str], *, step: bool = True) -> str:
+    """The job as the launcher names it, or an empty string.
+
+    :param step: with the step of it that this process belongs to
+    """
     for names in JOB_VARIABLES:
         if environ.get(names[0]):
-            return "-".join(f"{name}={environ[name]}" for name in names if environ.get(name))
+            return "-".join(
+                f"{name}={environ[name]}" for name in names if environ.get(name) and (step or name not in STEPS)
+            )
     return ""
 
 
@@ -289,23 +297,31 @@ def _key(job: str | None) -> tuple[str, bool]:
     return (f"job {named}", True) if named else (f"session {os.getsid(0)}", False)
 
 
+def _served(job: str | None) -> str:
+    """What the store of the whole job's server says, if this process belongs to a step of it."""
+    whole = job_id(os.environ, step=False) if job is None else ""
+    return f"job {whole}" if whole else ""
+
+
 def jobs(base: str, only: tuple[str | None] | None) -> list[str]:
     """The living stores of this user in *base*: of all jobs, or of that in *only* (None in it: the current one)."""
     try:
         found = [(path, _state(path)) for path in stores(base)]
     except OSError:
         return []
-    return [path for path, state in found if state is not None and (only is None or state[0] == _key(only[0])[0])]
+    wanted = None if only is None else (_key(only[0])[0], _served(only[0]))
+    return [path for path, state in found if state is not None and (wanted is None or state[0] in wanted)]
 
 
 def open_store(job: str | None, bases: Sequence[str], code: Code, *, chosen: bool = False) -> NodeStore:
-    """Join the store of this job on this node, or make it; remove the dead ones.
+    """Join the store of this job on this node, or make it; remove the dead ones. A step of a job joins the store of the
+    whole job if that has a server.
 
     :param job: job id; None: that of the launcher, or this POSIX session for :data:`JOIN_SECONDS`
     :param bases: :func:`candidates`
     :raises StoreError: if none of *bases* will do; the message says why for each
     """
-    key, named = _key(job)
+    (key, named), served = _key(job), _served(job)
     reasons = []
     for base in bases:
         why = unsuitable(base, chosen)
@@ -314,15 +330,20 @@ def open_store(job: str | None, bases: Sequence[str], code: Code, *, chosen: boo
             continue
         try:
             with _UserLock(base):
+                whole = ""
                 for path in stores(base):
                     if _is_dead(path):
                         remove_tree(path)
                         continue
                     state = _state(path)
+                    if state is not None and state[0] == served and os.path.exists(path + "/server"):
+                        whole = path
                     if state is None or state[0] != key:
                         continue
                     if named or time.time() - state[1] < JOIN_SECONDS or os.path.exists(path + "/server"):
                         return NodeStore(path, key, False, code)
+                if whole:
+                    return NodeStore(whole, served, False, code)
                 path = f"{base}/collfs-{os.geteuid()}-{os.urandom(6).hex()}"
                 os.mkdir(path, 0o700)
                 try:

@@ -21,7 +21,7 @@ def devices(prefixes: Iterable[str]) -> dict[str, int]:
 
 def _device(path: str) -> int:
     try:
-        return os.stat("/" + path).st_dev
+        return os.stat(path).st_dev  # of the table, if it knows the path: what it tells is this node's name
     except OSError:
         return 0
 

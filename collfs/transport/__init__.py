@@ -58,6 +58,9 @@ class Transport:
     token: str = ""
     #: directory of this node's store, set before :meth:`open`; empty: this process has none
     node_store: str = ""
+    #: why this process can't take part after all, set before :meth:`open`; empty: it can. A collective transport's
+    #: :meth:`open` then fails on all processes, for else the others would wait for this one
+    trouble: str = ""
 
     def rest(self, on: bool) -> None:
         """A thread of the transport calls this first with True and last with False: what it imports and opens is never
@@ -157,6 +160,13 @@ class Transport:
     def gather(self, report: dict[str, object]) -> list[dict[str, object]] | None:
         """The reports of all processes on the one that writes them, else None. Default: each writes its own."""
         return [report]
+
+    def hand_over(self, path: str, report: dict[str, object]) -> str:
+        """The content of the report file *path*: give it to who writes it for the job. Must not wait for long.
+
+        :returns: the name of the file to write here instead (default: *path*); empty: it is done
+        """
+        return path
 
     def publish(self, records: Iterable[Record]) -> None:
         """The store has just taken these records: tell others, if that is what this transport does. Must not wait."""

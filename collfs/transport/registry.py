@@ -4,8 +4,9 @@ Looking a name up in the installed packages' metadata is the very storm that col
 distributions, one scan costs 1,897 path calls per rank. So a name of our own is found in a table, ``module:object`` is
 simply imported, and only an unknown name is searched for.
 
-Rules of the file: no import but ``os`` and ``sys`` (and nothing that they don't have loaded); ``"auto"`` decides only
-by what is the same on all ranks; whatever goes wrong names the transport, the reason and what to do.
+Rules of the file: no import but ``os`` and ``sys`` (and nothing that they don't have loaded) unless there is a secret;
+``"auto"`` decides only by what is the same on all ranks, or can't do harm if it isn't; whatever goes wrong names the
+transport, the reason and what to do.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def choose(
     fallback: Sequence[Spec] = (),
     prefixes: Sequence[str] | None = None,
     store: str = "",
+    trouble: str = "",
 ) -> Choice:
     """Find the transport that the user asked for, or the first of *fallback* that works.
 
@@ -112,6 +114,7 @@ def choose(
     :param fallback: what to try, in this order, if *spec* can't work
     :param prefixes: if given, each candidate is also opened with them, and one that can't be opened is passed over
     :param store: directory of this node's store, for the transport to know
+    :param trouble: :attr:`Transport.trouble`, for each candidate to know
     :raises OptionError: an argument or an option of the transport is wrong; this ends the ladder
     :raises TransportNotFound: nothing has that name
     :raises TransportUnavailable: it exists but can't work here, or, with *fallback*, none of them can
@@ -123,11 +126,11 @@ def choose(
     ladder: list[tuple[Spec, str]] = []
     for rung in (spec, *fallback):
         _label(rung)  # a bad one is the user's mistake whether or not its turn comes
-        ladder += auto(os.environ) if rung == "auto" else [(rung, "")]
+        ladder += auto(os.environ, store) if rung == "auto" else [(rung, "")]
     failures: list[CollfsError] = []
     for rung, why in ladder:
         try:
-            transport = _attempt(rung, options, prefixes, store)
+            transport = _attempt(rung, options, prefixes, store, trouble)
         except (TransportNotFound, TransportUnavailable) as exc:
             reasons.append((_label(rung), str(exc)))
             failures.append(exc)
@@ -141,21 +144,56 @@ def choose(
     raise TransportUnavailable(f"none of the {len(ladder)} transports asked for can work here:{tried}") from failures[0]
 
 
-def auto(environ: Mapping[str, str]) -> list[tuple[Spec, str]]:
+def auto(environ: Mapping[str, str], store: str = "") -> list[tuple[Spec, str]]:
     """The ladder that ``"auto"`` stands for: (name, why), best first, ``local`` last.
 
-    MPI, if an MPI launcher started this process and more than one rank; zmq, if ``COLLFS_ROOT`` gives the address of a
-    root; local always. What this version doesn't have is left out: a job works with any version, however it is started.
+    MPI, if an MPI launcher started this process and more than one rank; zmq, if there are servers of other nodes to ask
+    (:func:`served`); local always. What this version doesn't have is left out: a job works with any version, however it
+    is started.
+
+    :param store: directory of this node's store; empty: unknown
     """
     ladder: list[tuple[Spec, str]] = []
     ranks = launched(environ)
     if "mpi" in OWN and ranks:
         ladder.append(("mpi", f"started by an MPI launcher ({ranks})"))
-    root = environ.get("COLLFS_ROOT")
-    if "zmq" in OWN and root:
-        ladder.append(("zmq", f"a root address is known (COLLFS_ROOT={root})"))
+    servers = served(environ, store) if "zmq" in OWN else ""
+    if servers:
+        ladder.append(("zmq", servers))
     ladder.append(("local", "auto: nothing better is there for this kind of start"))
     return ladder
+
+
+def served(environ: Mapping[str, str], store: str = "") -> str:
+    """What speaks for zmq, in a few words; empty: nothing.
+
+    ``COLLFS_ROOT`` and what the launcher says of the nodes are the same on all ranks. Whether a server runs on this
+    node is not, and pyzmq may be missing on one node. But zmq is not collective: no process ever waits there for one
+    that has decided otherwise; its node reads for itself, that is all.
+
+    :raises OptionError: a ``COLLFS_...`` variable about nodes has a bad value
+    """
+    root = environ.get("COLLFS_ROOT")
+    if root:
+        return f"a root address is known (COLLFS_ROOT={root})"
+    if store and os.path.exists(f"{store}/server"):  # collfs_zmq.local.NAME
+        return "a server of this job runs on this node"
+    nodes = tree(environ)
+    return f"the launcher names {nodes} nodes, and there is a secret" if nodes else ""
+
+
+def tree(environ: Mapping[str, str]) -> int:
+    """How many nodes a tree of servers can have without anybody's help (``collfs serve --tree``); 0: it can't be.
+
+    :raises OptionError: as :func:`collfs.launch.place`
+    """
+    if not (environ.get("COLLFS_SECRET") or environ.get("COLLFS_SECRET_FILE")):
+        return 0  # first: most jobs have none, and shall not import a launcher's plugin
+    from collfs.launch import place
+
+    here = place(environ)
+    known = here.job and here.root_host and here.node >= 0
+    return len(here.nodes) if known and len(here.nodes) > 1 else 0
 
 
 def launched(environ: Mapping[str, str]) -> str:
@@ -222,14 +260,16 @@ def _label(spec: object) -> str:
     )
 
 
-def _attempt(spec: Spec, options: TransportOptions, prefixes: Sequence[str] | None, store: str) -> Transport:
+def _attempt(
+    spec: Spec, options: TransportOptions, prefixes: Sequence[str] | None, store: str, trouble: str
+) -> Transport:
     """Load, make, check and, if there are *prefixes*, open one transport."""
     if isinstance(spec, Transport):
         transport = _checked(spec, _label(spec))
     else:
         transport = _make(spec, options)
     if prefixes is not None:
-        transport.node_store = store
+        transport.node_store, transport.trouble = store, trouble
         try:
             transport.open(prefixes)
         except CollfsError:

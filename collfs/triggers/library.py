@@ -17,7 +17,7 @@ from .needed import Closure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection
 
     from ..fetcher import Fetcher
     from ..record import Buffer
@@ -35,8 +35,8 @@ class Libraries:
         """
         self.fetcher, self.library_path = fetcher, library_path
         self._done: set[str] = set()
-        # Told which libraries are going to be loaded together.
-        self.found: Callable[[Sequence[str]], None] | None = None
+        # Told a path that is going to be loaded, and the names of what is loaded with it.
+        self.found: Callable[[str, Collection[str]], None] | None = None
         self._marking = True  # every library was walked through here, and each walk found all that it wanted
         self._question = ""
         self._needs: dict[str, list[str]] = {}
@@ -67,11 +67,13 @@ class Libraries:
                 _write(mark, names)
         else:
             self._marking = False  # what those libraries need isn't known here, so what others bring along isn't either
+        if self.found is not None:
+            self.found(path, names)
         self._loaded.update(names)
 
-    def _walk(self, path: str) -> set[str]:
-        """Want all that ``ld.so`` will look for; the names that are loaded afterwards."""
-        closure = Closure(
+    def closure(self, path: str) -> Closure:
+        """What ``ld.so`` will look for, beginning with *path*."""
+        return Closure(
             path,
             self._content,
             self._names,
@@ -81,6 +83,10 @@ class Libraries:
             program_origin=self._program_origin,
             listing=NAMES,
         )
+
+    def _walk(self, path: str) -> set[str]:
+        """Want all that ``ld.so`` will look for; the names that are loaded afterwards."""
+        closure = self.closure(path)
         for wants in closure.rounds():
             self.fetcher.want(wants)
             if any(self.fetcher.managed(want.path) and self.fetcher.lacks(want) for want in wants):
@@ -132,9 +138,9 @@ class Libraries:
         return self.fetcher.known_names(directory)
 
 
-def _read(mark: str) -> list[str] | None:
+def _read(mark: str) -> set[str] | None:
     try:
-        return os.readlink(mark).split("/") if mark else None
+        return set(os.readlink(mark).split("/")) if mark else None
     except OSError:
         return None
 

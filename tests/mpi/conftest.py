@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from bootsite import Site
     from mpijob import Ended, Job
 
 PATIENCE = 30  # seconds that a test waits for a small job
@@ -57,3 +58,13 @@ def mpirun(mpistart: Callable[..., Job]) -> Callable[..., Ended]:
         return ended
 
     return run
+
+
+@pytest.fixture
+def site(tmp_path: Path, mpistart: Callable[..., Job]) -> Iterator[Site]:
+    """See :class:`bootsite.Site`."""
+    from bootsite import Site
+
+    made = Site(tmp_path, mpistart)
+    yield made
+    made.close()

@@ -52,6 +52,22 @@ def test_the_launchers_job_id_counts(start, monkeypatch):
     assert first.job == "job SLURM_JOB_ID=7"
 
 
+def test_a_step_of_a_job_joins_the_store_of_the_whole_job_if_that_has_a_server(start, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    whole = start(None)
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    early = start(None)
+    assert early.path != whole.path, "nobody serves there"
+    with open(f"{whole.path}/server", "w"):
+        assert start(None).path == early.path, "a step stays together"
+        monkeypatch.setenv("SLURM_STEP_ID", "2")
+        late = start(None)
+        assert (late.path, late.created) == (whole.path, False)
+        assert whole.path in node.jobs(os.path.dirname(whole.path), (None,)), "collfs stop finds it from a step"
+        monkeypatch.setenv("SLURM_JOB_ID", "8")
+        assert start(None).path != whole.path
+
+
 def test_without_a_job_id_the_session_joins_for_a_while_only(start, monkeypatch):
     first = start(None)
     assert start(None).path == first.path

@@ -155,11 +155,10 @@ def test_a_store_that_takes_no_mark_costs_a_walk(tmp_path, walks, monkeypatch):
 
 def test_what_is_loaded_is_the_same_whether_walked_or_marked(tmp_path, walks):
     fetcher = Fetcher(tmp_path, FIRST, SECOND, LAST)
-    seen = []
-    for _ in range(2):
-        process = libraries(fetcher, "/lib")
-        process.want(FIRST)
-        seen.append(process._loaded)
+    first, process = libraries(fetcher, "/lib"), libraries(fetcher, "/lib")
+    for one in (first, process):
+        one.want(FIRST)
+    seen = [first._loaded, process._loaded]
     assert walks == [FIRST]
     assert seen[0] == seen[1] >= {"libfirst.so", "libsecond.so", "second", "libm.so.6"}
     process.want(LAST)

@@ -22,6 +22,7 @@ GIVABLE = [row for row in ROWS if row.flag]
 TEXTS = {
     "transport": ("mpi", "mpi"),
     "fallback": ("zmq,local", ("zmq", "local")),
+    "bootstrap": ("zmq", "zmq"),
     "prefixes": ("/opt/env", ("/opt/env",)),
     "exclude": ("*/data/*", ("*/data/*",)),
     "manifest": ("/tmp/m", "/tmp/m"),
@@ -39,6 +40,7 @@ TEXTS = {
 REFUSED: dict[str, list[object]] = {
     "transport": ["", "a b", None, 3, Transport],
     "fallback": ["local", None, [""], 3],
+    "bootstrap": ["", "mpi", "ZMQ", True, None, 1],
     "prefixes": ["/opt", b"/opt", Path("/opt"), [""], ["a\0b"], [3], 3],
     "exclude": ["*/data", ["data/*"], [""], None, [3]],
     "manifest": ["", None, 3, "a\0b"],
@@ -68,6 +70,14 @@ def test_attributes_and_rows_are_the_same():
     assert sorted(names) == sorted(Options.__slots__) == sorted(Options.__annotations__)
     assert set(TEXTS) == {row.name for row in GIVABLE}
     assert set(REFUSED) == set(names)
+
+
+@pytest.mark.parametrize("transport", ["local", "zmq", "collfs_mpi:transport"])
+def test_a_bootstrap_needs_transport_mpi_or_auto(transport):
+    with pytest.raises(OptionError, match='Give transport="mpi" or "auto", or bootstrap="none"'):
+        Options(transport=transport, bootstrap="zmq")
+    assert Options(transport=transport, bootstrap="none").bootstrap == "none"
+    assert Options(transport="mpi", bootstrap="zmq").bootstrap == Options(bootstrap="zmq").bootstrap == "zmq"
 
 
 def test_flags_and_variables_follow_from_the_name():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import textwrap
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ import pytest
 from collfs.errors import OptionError, TransportNotFound, TransportUnavailable
 from collfs.testing import options
 from collfs.transport import Transport, registry
-from collfs.transport.registry import auto, choose, find, launched, select
+from collfs.transport.registry import choose, find, select
 
 LAUNCHER_VARIABLES = (*registry._SIZES, *registry._SIGNS, registry._STEP_SIZE, "COLLFS_ROOT")
 
@@ -347,51 +346,3 @@ def test_a_fallback_that_has_no_order_is_an_error(fallback):
 def test_a_bad_rung_is_an_error_even_if_its_turn_does_not_come():
     with pytest.raises(OptionError, match="transport=5"):
         select("local", options(), fallback=(5,))  # type: ignore[arg-type]
-
-
-# -- auto, as it will be
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, ""),
-        ({"OMPI_COMM_WORLD_SIZE": "1"}, ""),
-        ({"OMPI_COMM_WORLD_SIZE": "4", "PMIX_RANK": "0"}, "OMPI_COMM_WORLD_SIZE=4"),
-        ({"PMI_SIZE": "2", "PMI_RANK": "1"}, "PMI_SIZE=2"),
-        ({"PMI_SIZE": "1", "MPI_LOCALNRANKS": "1"}, ""),
-        ({"MPI_LOCALNRANKS": "1"}, "MPI_LOCALNRANKS is set"),  # another node may have two
-        ({"PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "1"}, ""),
-        ({"PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "64"}, "PMIX_RANK is set"),
-        ({"SLURM_STEP_NUM_TASKS": "64"}, ""),  # srun of something that isn't MPI
-        ({"PMI_SIZE": "many"}, ""),
-    ],
-)
-def test_a_launcher_is_recognised_by_what_is_the_same_on_all_ranks(environ, expected):
-    assert launched(environ) == expected
-
-
-def test_a_program_that_a_rank_starts_is_no_rank(monkeypatch):
-    signs = {"PMI_SIZE": "4", registry.RANK_PID: str(os.getpid())}
-    assert registry.launched(signs) == "PMI_SIZE=4"
-    assert registry.launched({**signs, registry.RANK_PID: str(os.getppid())}) == ""
-
-
-def test_auto_tries_mpi_then_zmq_then_local_once_they_exist(monkeypatch):
-    monkeypatch.setattr(registry, "OWN", {"local": "a:b", "mpi": "c:d", "zmq": "e:f"})
-    everything = {"PMI_SIZE": "2", "COLLFS_ROOT": "host:1"}
-    assert [name for name, _ in auto(everything)] == ["mpi", "zmq", "local"]
-    assert [name for name, _ in auto({"PMI_SIZE": "2"})] == ["mpi", "local"]
-    assert [name for name, _ in auto({"COLLFS_ROOT": "host:1"})] == ["zmq", "local"]
-
-
-def test_auto_goes_on_if_the_library_of_a_better_one_is_missing(module, monkeypatch):
-    module("import a_library_that_is_not_there", "own_mod")
-    rows = (("mpi", "own_mod:transport", "pip install x"), *[r for r in registry.ROWS if r[0] == "local"])
-    monkeypatch.setattr(registry, "ROWS", rows)
-    monkeypatch.setattr(registry, "OWN", {name: where for name, where, _ in rows})
-    monkeypatch.setenv("PMI_SIZE", "2")
-    choice = choose("auto", options())
-    assert choice.taken == "local"
-    assert choice.reasons[0][0] == "mpi"
-    assert "a_library_that_is_not_there" in choice.reasons[0][1]

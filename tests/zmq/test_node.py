@@ -353,3 +353,14 @@ def test_without_pyzmq_the_error_says_what_to_install_and_a_fallback_serves(benc
     assert served.rc == 1
     assert 'pip install "collfs[zmq]"' in served.stderr
     assert zmqnode.inside(node) == []
+
+
+def test_the_steps_of_a_slurm_job_are_served_by_the_server_that_another_step_has_started(bench):
+    node = bench.node()
+    more = {"COLLFS_JOB": None, "SLURM_JOB_ID": "7"}
+    server = bench.serve(node, **more, SLURM_STEP_ID="0")
+    code = "session = start()\nopen(f'{TREE}/data0').read()\ntell(trouble=trouble(session))"
+    for step in "12":
+        assert bench.run(code, node, **more, SLURM_STEP_ID=step)["trouble"] == [[], "", "", ""]
+    assert server.wait(30) == 0, server.log()
+    assert server.report()["came"] == 2

@@ -6,10 +6,14 @@ The variables COLLFS_... are all that they are told.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
+import subprocess
 import sys
+from ast import literal_eval
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -41,12 +45,16 @@ def work(number):
 POOL = (
     COMMON
     + """
+def together(barrier):
+    begin()
+    barrier.wait(60)  # or the first one had done all before the others were there
+
 if __name__ == "__main__":
     import multiprocessing
     context = multiprocessing.get_context("spawn")
     if len(sys.argv) > 2:
         context.set_executable(sys.argv[2])
-    with context.Pool(int(sys.argv[1]), begin) as pool:
+    with context.Pool(int(sys.argv[1]), together, (context.Barrier(int(sys.argv[1])),)) as pool:
         tell(told=pool.map(work, range(64), 1))
         pool.close()
         pool.join()
@@ -158,6 +166,30 @@ def test_the_workers_of_a_dask_cluster_are_served_by_one_server(bench, served):
     assert zmqnode.inside(node) == []
 
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "without-mpi.md"
+
+
+@pytest.mark.skipif(not DOCUMENT.exists(), reason="the documents aren't beside the tests")
+def test_the_example_of_the_document_is_served(bench, tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert "/shared/env" in example
+    (bench.tree / "numpy.py").write_text("def sqrt(number):\n    return number ** 0.5\n")
+    script = tmp_path / "example.py"
+    script.write_text(example.replace("/shared/env", str(bench.tree)))
+    node = bench.node()
+    server = bench.serve(node)
+    env = bench.env(node)
+    env["PYTHONPATH"] = f"{bench.tree}{os.pathsep}{env['PYTHONPATH']}"
+    done = subprocess.run(
+        [sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert literal_eval(done.stdout) == [number**0.5 for number in range(8)]
+    assert server.wait(30) == 0, server.log()
+    assert 1 <= server.report()["came"] <= 4
+    assert server.report()["ops"] >= 1
+
+
 def torchrun(port, rank, size=4, each=2):
     """What torchrun tells a worker (torch/distributed/elastic/agent/server/local_elastic_agent.py)."""
     return {
@@ -217,6 +249,23 @@ def test_workers_of_torchrun_find_the_tree_of_their_job_by_its_variables_alone(b
     assert [report["came"] for report in reports] == [2, 2]
     assert reports[1]["joins"] == 1
     assert "ops" not in reports[1]
+
+
+def test_a_shell_with_the_variables_of_torchrun_stops_its_server(bench):
+    node, port = bench.node(), free_port()
+    more = {"COLLFS_JOB": None, "TORCHELASTIC_RUN_ID": "none", "MASTER_PORT": str(port)}
+    server = bench.serve(node, "--linger", "60", **{**more, **torchrun(port, 0)})
+
+    def stop(**variables):
+        command = zmqnode.python("-m", "collfs", "stop")
+        return subprocess.run(
+            command, env=bench.env(node, **variables), capture_output=True, timeout=60, check=False
+        ).returncode
+
+    assert stop(**{**more, "MASTER_PORT": str(port + 1)}) == 1
+    assert server.process.poll() is None
+    assert stop(**more) == 0
+    assert server.wait(30) == 0, server.log()
 
 
 def test_without_a_server_the_workers_of_torchrun_share_the_one_that_the_first_starts(bench):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from collfs.errors import RecordError
 from collfs.record import ASPECTS, Want
+from collfs.record.wire import pack_wants
 from collfs_zmq import wire
 
 texts = st.lists(
@@ -45,7 +46,8 @@ def test_no_other_bytes_are_a_head(raw):
         wire.HEAD.pack(wire.MAGIC + 1, wire.PING, 0, 0, 0),
         wire.HEAD.pack(wire.MAGIC, wire.PING, 0, 1, 0),
         wire.HEAD.pack(wire.MAGIC, 0, 0, 0, 0),
-        wire.HEAD.pack(wire.MAGIC, 14, 0, 0, 0),
+        wire.HEAD.pack(wire.MAGIC, wire.REPORTED + 1, 0, 0, 0),
+        wire.HEAD.pack(wire.MAGIC, wire.REPORTED, 0, 0, 0),
         wire.HEAD.pack(wire.MAGIC, 255, 0, 0, 2**63),
         wire.head(wire.PING) + b"\0",
         wire.head(wire.PING)[:-1],
@@ -99,22 +101,27 @@ def test_join_comes_back(address, orphan):
     assert wire.unpack_join(wire.join(address, orphan)) == (address, orphan)
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=50), wants)
-def test_a_plan_comes_back(program, wanted):
-    assert wire.unpack_plan(wire.plan(program, wanted)) == (program, wanted)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=50), st.integers(0, 2**32 - 1), wants)
+def test_a_piece_of_a_plan_comes_back(program, index, wanted):
+    piece = pack_wants(wanted)
+    assert wire.unpack_plan(wire.plan(program, index, piece)) == (program, index, piece)
+
+
+PLAN = wire.plan("p", 0, pack_wants([]))
 
 
 @pytest.mark.parametrize(
     ("unpack", "raw"),
     [
+        (wire.unpack_plan, PLAN[:6]),
         (wire.unpack_join, b""),
         (wire.unpack_join, b"\0" + wire.texts([])),
         (wire.unpack_join, b"\0" + wire.texts(["a", "b"])),
         (wire.unpack_join, wire.join("tcp://a:1", orphan=True) + b"x"),
         (wire.unpack_plan, wire.texts([])),
-        (wire.unpack_plan, wire.texts(["a", "b"]) + wire.plan("p", [])[3:]),
-        (wire.unpack_plan, wire.plan("p", []) + b"x"),
-        (wire.unpack_plan, wire.plan("p", [])[:-1]),
+        (wire.unpack_plan, wire.texts(["a", "b"]) + PLAN[5:]),
+        (wire.unpack_plan, PLAN + b"x"),
+        (wire.unpack_plan, PLAN[:-1]),
         (wire.unpack_adopt, wire.adopt(["a"], {}) + b"x"),
         (wire.unpack_adopt, wire.texts(["a"]) + wire.texts(["-1 /p"])),
         (wire.unpack_adopt, wire.texts(["a"]) + wire.texts(["/p"])),

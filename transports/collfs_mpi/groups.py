@@ -59,6 +59,16 @@ class Groups:
         #: the same on all ranks and in no other session; and whether the root stages anything
         self.token, self.served = self.all.bcast((os.urandom(6).hex(), store != "") if self.is_root else None, root)
 
+    def trouble(self, mine: str) -> str:
+        """The trouble of the first rank that has one, on all ranks; empty: none has. Collective.
+
+        :param mine: this rank's; empty: it has none
+        """
+        first: int = self.all.allreduce(self.rank if mine else self.size, MPI.MIN)
+        if first == self.size:
+            return ""
+        return f"rank {first}: {self.all.bcast(mine, first)}"
+
     def retire(self) -> None:
         """Give the communicators back when that is safe. Nothing of this rank may be under way in them any more."""
         _old.append(self)

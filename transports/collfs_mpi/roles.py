@@ -13,6 +13,7 @@ from _thread import allocate_lock, get_ident, start_new_thread
 
 from mpi4py import MPI
 
+from collfs.errors import TransportUnavailable
 from collfs.reader import Reader
 from collfs.stream.devices import devices, renamed
 from collfs.transport.reading import ReadingTransport
@@ -69,8 +70,16 @@ class MpiTransport(ReadingTransport):
     # -- life cycle ----------------------------------------------------------------------------------------------
 
     def open(self, prefixes: Sequence[str]) -> None:
-        """Make the communicators and start the stream. Collective."""
+        """Make the communicators and start the stream. Collective.
+
+        :raises TransportUnavailable: on all ranks, if one of them is in :attr:`trouble`
+        """
         groups = self.groups = Groups(self.comm, self.root, self.node_store)
+        trouble = groups.trouble(self.trouble)
+        if trouble:
+            groups.retire()
+            self.groups = None
+            raise TransportUnavailable(f"transport 'mpi': {trouble}")
         self.token = groups.token
         self.shares_store = groups.size < MPI.COMM_WORLD.Get_size()
         mine = devices(prefixes)

@@ -7,9 +7,10 @@ another user's process is never listened to (the directory has mode 0700, and th
 from __future__ import annotations
 
 import _socket
+import logging
 import os
 import time
-from errno import EAGAIN, EINTR, EWOULDBLOCK
+from errno import EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
 
 from collfs.errors import RecordError
 from collfs.record.wire import unpack_wants
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 BLOCK = 1 << 18
 SLOW = 10.0  # seconds for the rest of a frame that has begun
 MOST_WAITING = 8 << 20  # bytes of answers that a process doesn't take
+REQUESTS = 1 << 14  # of one process, unanswered: a thread has one
+FULL = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # of accept(2): whoever knocks stays in the queue, and poll says so at once
+PAUSE = 1.0  # seconds without accept then, or until a process leaves
 
 
 class Process:
@@ -39,6 +43,7 @@ class Process:
         self.program = ""
         self.frames = local.Frames()
         self.slow = 0.0  # for how long a frame isn't whole
+        self.open = 0  # requests that aren't answered
         self._out = bytearray()
 
     def give(self, number: int, record: object) -> None:
@@ -46,6 +51,7 @@ class Process:
 
     def done(self, number: int) -> None:
         """See :class:`collfs_zmq.desk.Asker`."""
+        self.open -= 1
         self.send(local.DONE, number)
 
     def send(self, kind: int, request: int = 0, payload: bytes = b"") -> None:
@@ -60,6 +66,7 @@ class Process:
                 del self._out[: self.sock.send(self._out, _socket.MSG_NOSIGNAL)]
         except OSError as exc:
             if exc.errno not in (EAGAIN, EWOULDBLOCK, EINTR) or len(self._out) > MOST_WAITING:
+                self._out.clear()
                 self.crowd.leave(self)
 
     @property
@@ -80,8 +87,10 @@ class Crowd:
         self.listener = local.listen(path)
         self.here: dict[int, Process] = {}  # by descriptor
         self.claim: Callable[[str, Callable[[bool], None]], None] = lambda program, answer: answer(False)
+        self.report: Callable[[bytes, Callable[[bool], None]], None] = lambda report, answer: answer(False)
         self.stop: Callable[[], None] = lambda: None
-        self.came = self.refused = 0
+        self.came = self.refused = self.pauses = 0
+        self._paused = 0.0  # since when nobody is accepted; 0: all are
         self._ticked = time.monotonic()
         self.watch: Callable[[int], None] = lambda fd: None
         self.unwatch: Callable[[int], None] = lambda fd: None
@@ -91,7 +100,9 @@ class Crowd:
         while True:
             try:
                 fd, _ = self.listener._accept()  # type: ignore[attr-defined]
-            except OSError:
+            except OSError as exc:
+                if exc.errno in FULL:
+                    self._pause()
                 return
             sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
@@ -102,6 +113,21 @@ class Crowd:
             self.came += 1
             self.here[fd] = Process(sock, self)
             self.watch(fd)
+
+    def _pause(self) -> None:
+        """No descriptor is left: who knocks waits, or the loop would turn round and round for him."""
+        self.unwatch(self.listener.fileno())
+        self._paused = time.monotonic()
+        if not self.pauses:
+            logging.getLogger("collfs.serve").warning(
+                "no descriptor is left for another process of this node (ulimit -n): it waits until one has gone"
+            )
+        self.pauses += 1
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = 0.0
+            self.watch(self.listener.fileno())
 
     def receive(self, fd: int) -> None:
         """Something has come from the process behind *fd*."""
@@ -132,16 +158,34 @@ class Crowd:
         if kind == local.HELLO:
             self._hello(process, payload)
         elif kind == local.WANT:
+            self._opened(process)
             self.desk.request(process, request, unpack_wants(payload))
         elif kind == local.PLAN:
             wants = [want for want in unpack_wants(payload) if self.desk.shelf.managed(want.path)]
-            self.plans.learn(process.program, wants, source=process)
+            self._opened(process)
+            self.plans.offer(process.program, wants, source=process)
             self.desk.request(process, request, wants)
+        elif kind == local.REPORT:
+            if len(payload) > local.LARGEST_REPORT:
+                raise RecordError(f"a report of {len(payload)} bytes; at most {local.LARGEST_REPORT} are allowed")
+            self._opened(process)
+            self.report(payload, lambda good: self._reported(process, request, good))
         elif kind == local.STOP:
             process.send(local.GOING)
             self.stop()
         else:
             raise RecordError(f"no frame of kind {kind} may come from a process")
+
+    @staticmethod
+    def _reported(process: Process, request: int, good: bool) -> None:
+        process.open -= 1
+        process.send(local.REPORTED, request, bytes([good]))
+
+    @staticmethod
+    def _opened(process: Process) -> None:
+        if process.open >= REQUESTS:
+            raise RecordError(f"more than {REQUESTS} requests at a time")
+        process.open += 1
 
     def _hello(self, process: Process, payload: bytes) -> None:
         size = local.HELLO_HEAD.size
@@ -165,11 +209,14 @@ class Crowd:
             self.unwatch(fd)
             process.sock.close()
             self.desk.gone(process)
+            self._go_on()
 
     def tick(self) -> None:
         """Several times a second: who began a frame and doesn't end it is shut out; a byte now and then is no help."""
         now = time.monotonic()
         past, self._ticked = min(now - self._ticked, 0.5), now  # while this server was stopped, nobody was slow
+        if now - self._paused > PAUSE:
+            self._go_on()
         for process in list(self.here.values()):
             if process.frames.pending:
                 process.slow += past

@@ -23,12 +23,13 @@ from collfs.record.wire import unpack_wants
 from collfs.stream.outgoing import held, messages, parcels
 
 from . import wire
+from .local import LARGEST_REPORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from collfs.record import Buffer, Record, Want
+    from collfs.record import Buffer, Record
     from collfs.stream import Message
 
     from .desk import Desk
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
 
 CREDIT = 32 << 20  # bytes on their way to one server
 CROWDED = 32 << 20  # bytes of content that wait in memory for one; beyond, the copies in the store are sent
+MESSAGES = 1 << 17  # on their way to one server (ZMQ_SNDHWM): what the credit allows, and as many that need none
+REQUESTS = 1 << 17  # of one server, unanswered: one for each process below it would still be few
 SILENT = 30.0  # seconds without a sign (they PING every second): gone
 MOST = 65536  # servers below, by fanout
+_NOTHING: tuple[Message, ...] = ((0, b""),)  # one message without payload
 
 
 class Child:
@@ -52,7 +56,8 @@ class Child:
         self.seen = time.monotonic()
         self._ready: dict[int, list[Record]] = {}
         self._waiting = 0
-        self._queue: deque[tuple[int, Iterator[Message] | None]] = deque()  # None: DONE
+        self.open = 0  # requests that aren't answered
+        self._queue: deque[tuple[int, int, Iterator[Message]]] = deque()  # kind, request, what is to be sent
 
     def give(self, number: int, record: Record) -> None:
         """See :class:`collfs_zmq.desk.Asker`."""
@@ -61,7 +66,7 @@ class Child:
     def done(self, number: int) -> None:
         """See :class:`collfs_zmq.desk.Asker`."""
         self.flush(number)
-        self._queue.append((number, None))
+        self._queue.append((wire.DONE, number, iter(_NOTHING)))
 
     def flush(self, number: int | None = None) -> None:
         """What has been given becomes messages: records that come together travel together."""
@@ -69,7 +74,7 @@ class Child:
             records = self._ready.pop(key, None)
             if records:
                 found = parcels(records, self.link.copy_of, self._waiting > CROWDED)
-                self._queue.append((key, self._counted(messages(found), held(found))))
+                self._queue.append((wire.DATA, key, self._counted(messages(found), held(found))))
 
     def _counted(self, found: Iterator[Message], size: int) -> Iterator[Message]:
         self._waiting += size
@@ -78,25 +83,26 @@ class Child:
         finally:
             self._waiting -= size
 
+    def tell_plan(self, program: str, index: int, piece: bytes) -> None:
+        """Tell this server what *program* will want."""
+        self._queue.append((wire.PLAN, 0, ((0, wire.plan(program, index, piece)) for _ in _NOTHING)))  # made when sent
+
     def pump(self) -> None:
         """Send what the credit allows."""
         self.flush()
         while self._queue and self.credit > 0:
-            number, found = self._queue[0]
-            if found is None:
-                self.link.send(self, wire.DONE, number)
-                self._queue.popleft()
-                continue
+            kind, number, found = self._queue[0]
             try:
                 message = next(found, None)
             except (OSError, ValueError):  # a copy has gone: what is missing at DONE goes native there
                 message = None
             if message is None:
                 self._queue.popleft()
+                self.open -= kind == wire.DONE
                 continue
             part, payload = message
-            self.credit -= len(payload)
-            self.link.send(self, wire.DATA, number, part, payload)
+            self.credit -= wire.cost(payload)
+            self.link.send(self, kind, number, part, payload)
 
     @property
     def idle(self) -> bool:
@@ -114,10 +120,11 @@ class Downlink:
         self.devices: dict[str, int] = {}  # st_dev of this node by prefix
         self.plans: Plans | None = None
         self.claim: Callable[[str, Callable[[bool], None]], None] = lambda program, answer: answer(False)
+        self.report: Callable[[bytes, Callable[[bool], None]], None] = lambda report, answer: answer(False)
         self.refused = 0
 
     def send(self, child: Child, kind: int, request: int = 0, part: int = 0, payload: Buffer = b"") -> None:
-        """Send, or lose it: a peer that has gone asks another server, and one that doesn't read gets no credit."""
+        """Send, or lose it, and the peer: it has gone, or asks and asks and doesn't read what it is told."""
         try:
             self.socket.send_multipart(
                 [child.identity, wire.head(kind, request, part), payload],
@@ -158,12 +165,19 @@ class Downlink:
     def _serve(self, child: Child, kind: int, request: int, payload: bytes) -> None:
         if kind == wire.WANTS:
             (fresh,) = payload[:1] or b"\0"
+            if child.open >= REQUESTS:
+                raise RecordError(f"more than {REQUESTS} requests at a time")
+            child.open += 1
             self.desk.request(child, request, unpack_wants(memoryview(payload)[1:]), fresh=bool(fresh))
         elif kind == wire.CREDIT:
             child.credit = min(child.credit + wire.number(wire.U64, payload), CREDIT)
         elif kind == wire.CLAIM:
             (program,), _ = wire.unpack_texts(payload)
             self.claim(program, lambda yes: self.send(child, wire.CLAIMED, request, 0, wire.U8.pack(yes)))
+        elif kind == wire.REPORT:
+            if len(payload) > LARGEST_REPORT:
+                raise RecordError(f"a report of {len(payload)} bytes")
+            self.report(payload, lambda good: self.send(child, wire.REPORTED, request, 0, wire.U8.pack(good)))
         elif kind == wire.PING:
             child.below = min(wire.number(wire.U32, payload), MOST)
             self.send(child, wire.PONG)
@@ -191,8 +205,8 @@ class Downlink:
         self.children[identity] = child
         self._tell_ancestors(child)
         if self.plans is not None:
-            for program, wants in self.plans.known.items():
-                self.tell_plan(child, program, wants)
+            for program, index, piece in self.plans.all():
+                child.tell_plan(program, index, piece)
 
     def moved(self, ancestors: Sequence[str]) -> None:
         """Others are above this server now: root first, this server last."""
@@ -202,10 +216,6 @@ class Downlink:
 
     def _tell_ancestors(self, child: Child) -> None:
         self.send(child, wire.ADOPT, payload=wire.adopt(self.ancestors, self.devices))
-
-    def tell_plan(self, child: Child, program: str, wants: Sequence[Want]) -> None:
-        """Tell one server what *program* will want."""
-        self.send(child, wire.PLAN, payload=wire.plan(program, wants))
 
     def drop(self, child: Child) -> None:
         """Forget a server below."""

@@ -6,9 +6,11 @@
     kinds   HELLO    version u16, the program's name        a process has come; answered by WELCOME
             WANT     one frame of wants (record.wire)       to be staged; answered by DONE with the same request
             PLAN     the same                               what earlier runs of the program wanted; answered by DONE
+            REPORT   JSON                                   of a process, for the file of the job; answered by REPORTED
             STOP                                            end the server; answered by GOING
             WELCOME  chief u8, token of the job
             DONE                                            all that can be staged is staged
+            REPORTED yes u8                                 it is in the file
             REFUSED  text                                   the request was not as it should be
             GOING                                           the server ends
 
@@ -28,11 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HEAD = struct.Struct("<IBI")
-HELLO, WANT, PLAN, STOP = 1, 2, 3, 4
-WELCOME, DONE, REFUSED, GOING = 65, 66, 67, 68
+HELLO, WANT, PLAN, STOP, REPORT = 1, 2, 3, 4, 5
+WELCOME, DONE, REFUSED, GOING, REPORTED = 65, 66, 67, 68, 69
 VERSION = 1
 HELLO_HEAD = struct.Struct("<H")
 MOST = 64 << 20  # bytes of a frame: a manifest of some 500,000 paths
+LARGEST_REPORT = 1 << 20  # bytes of the report of a process
 NAME = "server"  # of the socket, in the node store
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid (man 7 unix, SO_PEERCRED)
 _TIMEVAL = struct.Struct("@ll")  # struct timeval (man 3 timeval)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -27,7 +28,7 @@ from collfs.lifecycle import _matcher
 from collfs.messages import Messages
 from collfs.options import Options
 from collfs.prefixes import automatic, explicit
-from collfs.store.node import NodeStore, candidates, open_store
+from collfs.store.node import NodeStore, candidates, job_id, open_store
 from collfs.store.stager import Stager, default_limit
 
 from .keys import Keys, find_secret
@@ -90,6 +91,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(list(argv))
     logging.basicConfig(format="collfs serve: %(message)s", level=logging.WARNING if arguments.quiet else logging.INFO)
     log = logging.getLogger("collfs.serve")
+    _allow_descriptors()
     try:
         root, bind = _place(arguments)
         server = _make(arguments, root, bind)
@@ -114,6 +116,16 @@ def main(argv: Sequence[str]) -> int:
         server.close()
         server.shelf.store.close()
     return 0
+
+
+def _allow_descriptors() -> None:
+    """As many as may be had: each process of the node needs one, and many sites give 1,024 at first (getrlimit(2))."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            pass
 
 
 def _place(arguments: argparse.Namespace) -> tuple[str, str]:
@@ -192,7 +204,9 @@ def _make(arguments: argparse.Namespace, root: str, bind: str) -> Server:
 def _store(options: Options, inside: str | None) -> NodeStore:
     code = Code([], 0)
     if inside is None:
-        return open_store(options.job, candidates(options.store, os.environ), code, chosen=options.store is not None)
+        # of a job with steps, all: the programs run in others than the servers
+        job = options.job or job_id(os.environ, step=False) or None
+        return open_store(job, candidates(options.store, os.environ), code, chosen=options.store is not None)
     return NodeStore(inside, "", False, code)
 
 

@@ -23,16 +23,15 @@ from collfs.stream.devices import devices
 from . import local
 from .crowd import Crowd
 from .desk import Desk
-from .downlink import Downlink
+from .downlink import MESSAGES, Downlink
 from .plans import Plans
+from .reports import Reports
 from .source import BoundReader, Source
 from .uplink import Uplink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from collfs.record import Want
 
     from .keys import Keys
     from .shelf import NodeShelf
@@ -80,6 +79,7 @@ class Server:
         self.plans = Plans(self.desk)
         self.address = ""
         self.stopping = ""
+        self.reports = Reports(token, self.wake)
         self.uplink: Uplink | None = None
         self.source: Source | None = None
         self.downlink: Downlink | None = None
@@ -102,7 +102,7 @@ class Server:
         except BaseException:
             self.close()
             raise
-        self.crowd.claim = self.claim
+        self.crowd.claim, self.crowd.report = self.claim, self.take_report
         self.crowd.stop = lambda: self.stop("asked to")
         self.crowd.watch = lambda fd: self.poller.register(fd, zmq.POLLIN)
         self.crowd.unwatch = self.poller.unregister
@@ -117,7 +117,8 @@ class Server:
         self._authenticate()
         socket: zmq.Socket[bytes] = self.context.socket(zmq.ROUTER)
         self._limits(socket)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.SNDHWM, MESSAGES)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is full, or gone, is an error of send
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.keys.server_secret)
@@ -130,7 +131,7 @@ class Server:
         self.address = f"tcp://{host}:{port}" if bound.startswith("tcp:") and host else bound
         self.downlink = Downlink(socket, self.desk, self.shelf.copy_of, fanout)
         self.downlink.ancestors = [self.address]
-        self.downlink.plans, self.downlink.claim = self.plans, self.claim
+        self.downlink.plans, self.downlink.claim, self.downlink.report = self.plans, self.claim, self.take_report
         self.poller.register(socket, zmq.POLLIN)
 
     def _authenticate(self) -> None:
@@ -187,7 +188,7 @@ class Server:
     def _limits(socket: zmq.Socket[bytes]) -> None:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, LARGEST)
-        socket.setsockopt(zmq.SNDHWM, 0)  # what may be under way is bounded by credit, in bytes
+        socket.setsockopt(zmq.SNDHWM, 0)  # what goes up is bounded by what is asked for
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
@@ -210,13 +211,20 @@ class Server:
         else:
             answer(self.plans.claim(program))
 
-    def _relay(self, source: object, program: str, wants: Sequence[Want]) -> None:
+    def take_report(self, report: bytes, answer: Callable[[bool], None]) -> None:
+        """The report of a process: up to the root, which writes it."""
+        if self.uplink is not None:
+            self.uplink.report(report, answer)
+        else:
+            self.reports.take(report, answer)
+
+    def _relay(self, source: object, program: str, index: int, piece: bytes) -> None:
         if self.uplink is not None and source is not self.uplink:
-            self.uplink.tell_plan(program, wants)
+            self.uplink.tell_plan(program, index, piece)
         if self.downlink is not None:
             for child in list(self.downlink.children.values()):
                 if child is not source:
-                    self.downlink.tell_plan(child, program, wants)
+                    child.tell_plan(program, index, piece)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -274,6 +282,7 @@ class Server:
                 self.desk.landed(records)
             if finished:
                 self.desk.finished(finished)
+        self.reports.answer()
         if self.downlink is not None:
             more = self.downlink.pump() or more
         self.crowd.flush()
@@ -302,6 +311,7 @@ class Server:
 
     def close(self) -> None:
         """Close all; nothing waits for a peer. To be called once, after :meth:`run`."""
+        self.reports.close()
         self.crowd.close()
         if self.source is not None:
             self.source.close()

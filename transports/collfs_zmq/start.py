@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LOG = "server.log"
+COARSE = 10_000_000  # nanoseconds: times of files are those of the last tick of the kernel's clock
 
 
 def find(store: str, seconds: float) -> Link | None:
@@ -37,7 +38,7 @@ def find_or_start(store: str, seconds: float, words: Sequence[str]) -> Link:
 
     :raises TransportUnavailable: if it can't be started, with what it says
     """
-    end = time.monotonic() + seconds
+    end, begun = time.monotonic() + seconds, time.time_ns()
     link = find(store, seconds)
     if link is not None:
         return link
@@ -48,9 +49,15 @@ def find_or_start(store: str, seconds: float, words: Sequence[str]) -> Link:
         link = find(store, seconds)
         if link is not None:
             return link
+        said = os.pread(lock, 4096, 0).decode("utf-8", "replace")
+        # somebody has just failed, while this process waited for him
+        if said and os.fstat(lock).st_mtime_ns > begun - COARSE:
+            raise TransportUnavailable(f"transport 'zmq': the server of this node doesn't start: {said}")
         said = _start(store, words, max(end - time.monotonic(), 1.0))
         link = find(store, seconds)
         if link is None:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, said.encode("utf-8", "replace")[:4000], 0)
             raise TransportUnavailable(f"transport 'zmq': the server of this node doesn't start: {said}")
         return link
     finally:

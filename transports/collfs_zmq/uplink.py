@@ -42,6 +42,7 @@ TRY = 2.0  # seconds for an answer to JOIN, at most
 PARTING = 500  # milliseconds for LEAVE: a parent that was only slow must not believe that this server is still there
 PING = 1.0  # seconds between two, at most
 LEAST_PAUSE, MOST_PAUSE = 0.5, 10.0  # between two tries of a server that is alone
+QUESTIONS = 64 << 20  # bytes of reports and claims that wait for an answer
 RETURN = 4 << 20  # bytes taken, after which credit is given back
 
 
@@ -78,7 +79,8 @@ class Uplink:
         self.refused = self.joins = 0
         self._requests: dict[int, tuple[Sequence[Want], bool]] = {}
         self._intakes: dict[int, Intake] = {}
-        self._claims: dict[int, tuple[str, Callable[[bool], None]]] = {}
+        self._questions: dict[int, tuple[int, bytes, Callable[[bool], None]]] = {}  # kind, payload
+        self._asking = 0  # bytes of them
         self._number = 0
         self._taken = 0
         self.devices: dict[str, int] = {}  # st_dev of this node by prefix
@@ -109,18 +111,26 @@ class Uplink:
 
     def claim(self, program: str, answer: Callable[[bool], None]) -> None:
         """Ask the root whether this is the first process of *program*; *answer* is called once."""
-        if self.state == ALONE:
+        self._question(wire.CLAIM, wire.texts([program]), answer)
+
+    def report(self, report: bytes, answer: Callable[[bool], None]) -> None:
+        """Hand on the report of a process; *answer* is called once: whether it is in the file."""
+        self._question(wire.REPORT, report, answer)
+
+    def _question(self, kind: int, payload: bytes, answer: Callable[[bool], None]) -> None:
+        if self.state == ALONE or self._asking + len(payload) > QUESTIONS:
             answer(False)
             return
         self._number += 1
-        self._claims[self._number] = (program, answer)
+        self._asking += len(payload)
+        self._questions[self._number] = (kind, payload, answer)
         if self.state == JOINED:
-            self._send(wire.CLAIM, self._number, wire.texts([program]))
+            self._send(kind, self._number, payload)
 
-    def tell_plan(self, program: str, wants: Sequence[Want]) -> None:
+    def tell_plan(self, program: str, index: int, piece: bytes) -> None:
         """Tell the server above what *program* will want."""
         if self.state == JOINED:
-            self._send(wire.PLAN, 0, wire.plan(program, wants))
+            self._send(wire.PLAN, 0, wire.plan(program, index, piece))
 
     def _send(self, kind: int, request: int = 0, payload: bytes = b"") -> None:
         if self.socket is None:
@@ -196,20 +206,20 @@ class Uplink:
         self.adopted(self._ancestors)
         for number in list(self._requests):
             self._send_request(number)
-        for number, (program, _) in list(self._claims.items()):
-            self._send(wire.CLAIM, number, wire.texts([program]))
+        for number, (kind, payload, _) in list(self._questions.items()):
+            self._send(kind, number, payload)
         if self.plans is not None:
-            for program, wants in self.plans.known.items():
-                self.tell_plan(program, wants)
+            for plan in self.plans.all():
+                self.tell_plan(*plan)
 
     def _give_up(self) -> None:
         """Nobody above: what is asked for goes native, on this node and below."""
         self.state = ALONE
         requests, self._requests = self._requests, {}
-        claims, self._claims = self._claims, {}
+        questions, self._questions, self._asking = self._questions, {}, 0
         for wants, _ in requests.values():
             self.desk.finished(wants)
-        for _, answer in claims.values():
+        for _, _, answer in questions.values():
             answer(False)
 
     # -- what comes ----------------------------------------------------------------------------------------------
@@ -235,6 +245,8 @@ class Uplink:
 
     def _handle(self, kind: int, request: int, part: int, payload: memoryview) -> None:
         self._told = time.monotonic()
+        if kind in (wire.DATA, wire.DONE, wire.PLAN):
+            self._taken += wire.cost(payload)
         if kind == wire.DATA:
             self._data(request, part, payload)
         elif kind == wire.DONE:
@@ -249,17 +261,24 @@ class Uplink:
             addresses = [one for one in wire.unpack_addresses(bytes(payload))[0] if one and one != self.own()]
             self._candidates = addresses[:2] + self._candidates
             self._try_next()
-        elif kind == wire.CLAIMED:
-            _, answer = self._claims.pop(request, ("", None))
-            if answer is not None:
-                answer(bool(wire.number(wire.U8, bytes(payload))))
+        elif kind in (wire.CLAIMED, wire.REPORTED):
+            self._answered(kind, request, bool(wire.number(wire.U8, bytes(payload))))
         elif kind == wire.PLAN and self.plans is not None:
             self.plans.learn(*wire.unpack_plan(bytes(payload)), source=self)
         elif kind == wire.LEAVE:
             self._search(orphan=True)
+        if self._taken >= RETURN:
+            self._send(wire.CREDIT, 0, wire.U64.pack(self._taken))
+            self._taken = 0
+
+    def _answered(self, kind: int, request: int, yes: bool) -> None:
+        asked, payload, answer = self._questions.get(request, (0, b"", None))
+        if answer is not None and (asked, kind) in ((wire.CLAIM, wire.CLAIMED), (wire.REPORT, wire.REPORTED)):
+            del self._questions[request]
+            self._asking -= len(payload)
+            answer(yes)
 
     def _data(self, request: int, part: int, payload: memoryview) -> None:
-        self._taken += len(payload)
         if request in self._requests:
             intake = self._intakes.get(request)
             if intake is None:
@@ -267,9 +286,6 @@ class Uplink:
             records = intake.add(part, payload)
             if records:
                 self.desk.landed([mended(record, self._renamed) for record in records])
-        if self._taken >= RETURN:
-            self._send(wire.CREDIT, 0, wire.U64.pack(self._taken))
-            self._taken = 0
 
     def tick(self) -> None:
         """Several times a second: signs of life, and what to do without them."""

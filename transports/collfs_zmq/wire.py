@@ -8,6 +8,7 @@
             CLAIM    program                       is this job's first process of that program here? answered by CLAIMED
             CREDIT   bytes u64                     so much of DATA has been taken
             PING     children u32                  every second
+            REPORT   JSON                          of a process, for the file of the job; answered by REPORTED
             LEAVE                                  nothing follows
     down    ADOPT    addresses, root first         these are above you; the last one is me;
                      devices "ST_DEV PATH"         and so the file systems of the prefixes are called on my node
@@ -15,12 +16,15 @@
             DATA     part: kind of collfs.stream   the payload of a message of collfs.stream
             DONE                                   nothing more comes for this request
             CLAIMED  yes u8
+            REPORTED yes u8                        it is in the file
             PONG
             LEAVE                                  the sender ends: find another one
-    both    PLAN     program, one frame of wants   what earlier runs of the program wanted
+    both    PLAN     program, number u32,          that piece of what earlier runs of the program wanted
+                     one frame of wants
 
-A text is a length u16 and its bytes. CURVE gives each message authenticity, integrity and secrecy (RFC 26/CURVEZMQ), so
-there are no checksums here.
+DATA, DONE and PLAN that go down count against the receiver's credit, each as :data:`LEAST` bytes or more. A text is
+a length u16 and its bytes. CURVE gives each message authenticity, integrity and secrecy (RFC 26/CURVEZMQ), so there are
+no checksums here.
 
 Rules of the file: pure functions; whatever isn't exactly so is a RecordError.
 """
@@ -32,22 +36,27 @@ import struct
 
 from collfs.errors import RecordError
 from collfs.record import Want
-from collfs.record.wire import pack_wants, unpack_wants
+from collfs.record.wire import unpack_wants
 from collfs.stream import MARK, RECORDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from collfs.record import Buffer
+
 MAGIC = 0x317A6663  # "cfz1": another number for another layout
 HEAD = struct.Struct("<IBBHQ")
 JOIN, WANTS, CLAIM, CREDIT, PING, LEAVE, ADOPT, REDIRECT, DATA, DONE, CLAIMED, PONG, PLAN = range(1, 14)
-UP = frozenset((JOIN, WANTS, CLAIM, CREDIT, PING, LEAVE, PLAN))
-DOWN = frozenset((ADOPT, REDIRECT, DATA, DONE, CLAIMED, PONG, LEAVE, PLAN))
+REPORT, REPORTED = 14, 15
+UP = frozenset((JOIN, WANTS, CLAIM, CREDIT, PING, LEAVE, PLAN, REPORT))
+DOWN = frozenset((ADOPT, REDIRECT, DATA, DONE, CLAIMED, PONG, LEAVE, PLAN, REPORTED))
 U8, U16, U32, U64 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
 TEXTS = 1000  # addresses in a message
 LONGEST = 4096  # bytes of a text
 PIECE = 4 << 20  # bytes of wants in a message
+PLANNED = 1 << 20  # the same of a plan: others' messages go between two of them
+LEAST = 512  # bytes that a message costs its sender's and receiver's memory in any case
 
 
 def head(kind: int, request: int = 0, part: int = 0) -> bytes:
@@ -146,29 +155,38 @@ def unpack_join(raw: bytes) -> tuple[str, bool]:
     return found[0], bool(orphan)
 
 
-def pieces(wants: Sequence[Want]) -> Iterator[Sequence[Want]]:
-    """*wants*, so many at a time as go into a message."""
+def cost(payload: Buffer) -> int:
+    """What a message takes of the credit."""
+    return max(len(payload), LEAST)
+
+
+def pieces(wants: Sequence[Want], most: int = 0) -> Iterator[Sequence[Want]]:
+    """*wants*, so many at a time as go into a message of *most* bytes; 0: :data:`PIECE`."""
+    most = most or PIECE
     start = size = 0
     for index, want in enumerate(wants):
         length = 3 + len(os.fsencode(want.path))
-        if size + length > PIECE:
+        if size + length > most and index > start:
             yield wants[start:index]
             start, size = index, 0
         size += length
     yield wants[start:] if start else wants
 
 
-def plan(program: str, wants: Sequence[Want]) -> bytes:
-    """Payload of PLAN."""
-    return texts([program]) + pack_wants(wants)
+def plan(program: str, index: int, piece: bytes) -> bytes:
+    """Payload of PLAN: *piece*, one frame of wants, is number *index* of those of *program*."""
+    return texts([program]) + U32.pack(index) + piece
 
 
-def unpack_plan(raw: bytes) -> tuple[str, list[Want]]:
-    """(program, wants)."""
+def unpack_plan(raw: bytes) -> tuple[str, int, bytes]:
+    """(program, number of the piece, the frame of wants; it is a good one)."""
     found, end = unpack_texts(raw)
     if len(found) != 1:
         raise RecordError("PLAN is for one program")
-    return found[0], unpack_wants(memoryview(raw)[end:])
+    (index,) = _take(U32, raw, end)
+    piece = raw[end + U32.size :]
+    unpack_wants(piece)
+    return found[0], index, piece
 
 
 def number(layout: struct.Struct, raw: bytes) -> int:
