@@ -308,10 +308,11 @@ class Session:
             write_missing(fetcher.managed)
 
     def _write_bundle(self) -> None:
-        transport = self.transport
-        if self.store is None or not self.store.created:
+        transport, store = self.transport, self.store
+        if transport is None or store is None:
             return
-        if transport is None or transport.is_root or not transport.collective:  # of a whole job one process will do
+        # one process will do: of a whole job, of a program whose servers make the stores, or of a node
+        if transport.is_root if transport.collective or transport.follows else store.created:
             from .bundle import write
 
             write()
