@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from types import CodeType
 
 #: packages whose loaded modules go into the bundle
-PACKAGES = ("collfs", "collfs_local", "collfs_mpi", "collfs_zmq")
+TRANSPORTS = ("collfs_local", "collfs_mpi", "collfs_zmq")
+PLUGINS = ("collfs_flux", "collfs_hydra", "collfs_pmix", "collfs_slurm", "collfs_torchrun")
+PACKAGES = ("collfs", *TRANSPORTS, *PLUGINS)
 
 
 def path(directory: str) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import collfs
+from collfs import bundle, launch
+from collfs.transport import registry
 
 LIMIT = 60  # path operations, as promised
 INSTALLED = "-packages" in collfs.__file__
@@ -42,23 +44,28 @@ def test_initialize_makes_at_most_sixty_path_operations(strace_counts, run_pytho
 
 def test_the_bundle_is_used_and_a_damaged_or_foreign_one_is_not(run_python, tmp_path):
     env = {"COLLFS_JOB": f"bundle-{tmp_path.name}", "PYTHONDONTWRITEBYTECODE": None}
-    bundle = Path(collfs.__file__).parent / "__pycache__" / f"core.{sys.implementation.cache_tag}.bundle"
+    file = Path(collfs.__file__).parent / "__pycache__" / f"core.{sys.implementation.cache_tag}.bundle"
     show = START + "print(collfs.use_bundle(), type(sys.modules['collfs.calls'].__spec__.loader).__name__)\n"
-    bundle.unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
     seen = [run_python(show, env=env).stdout for _ in range(2)]
     assert seen == ["False SourceFileLoader\n", "True type\n"]
-    good = bundle.read_bytes()
+    good = file.read_bytes()
     for bad in (b"", good[: len(good) // 2], good.replace(collfs.__version__.encode(), b"9.9.9", 1)):
-        bundle.write_bytes(bad)
+        file.write_bytes(bad)
         assert run_python(show, env=env).stdout == seen[0]
-        assert bundle.read_bytes() != bad  # written anew
+        assert file.read_bytes() != bad  # written anew
         assert run_python(show, env=env).stdout == seen[1]
+
+
+def test_each_package_of_ours_can_be_in_the_bundle():
+    assert {where.partition(":")[0] for where in registry.OWN.values()} == set(bundle.TRANSPORTS)
+    assert set(launch.OWN.values()) == set(bundle.PLUGINS)
 
 
 def test_what_a_later_session_loads_joins_the_bundle_once(run_python, tmp_path):
     env = {"COLLFS_JOB": f"joins-{tmp_path.name}", "PYTHONDONTWRITEBYTECODE": None}
-    bundle = Path(collfs.__file__).parent / "__pycache__" / f"core.{sys.implementation.cache_tag}.bundle"
-    bundle.unlink(missing_ok=True)
+    file = Path(collfs.__file__).parent / "__pycache__" / f"core.{sys.implementation.cache_tag}.bundle"
+    file.unlink(missing_ok=True)
     report = START.replace('manifest="none"', f'manifest="none", report={str(tmp_path / "report.json")!r}')
     show = "import collfs\ncollfs.use_bundle()\n"
     show += "print(*('collfs.' + name in collfs._bundled for name in ('report', 'calls')))\n"
@@ -66,7 +73,7 @@ def test_what_a_later_session_loads_joins_the_bundle_once(run_python, tmp_path):
     assert run_python(show).stdout == "False True\n"
     run_python(report, env=env)
     assert run_python(show).stdout == "True True\n"
-    before = bundle.stat()
+    before = file.stat()
     run_python(report, env=env)
     run_python(START, env=env)
-    assert (bundle.stat().st_ino, bundle.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
