@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from importlib.util import find_spec
 
 import pytest
 
+import collfs
 import stracecount
 from bootsite import PREFIXES, TREE
 
@@ -71,6 +73,22 @@ def test_strace_sees_nobody_read_mpi4py_and_libmpi_once_the_server_has_answered(
     for rank, told in enumerate(ended.ranks):
         assert told["role"] == ("root" if rank == 0 else "rank" if rank % 2 else "leader")
         assert (told["silences"], told["warnings"]) == ([], [])
+
+
+@pytest.mark.skipif("-packages" not in collfs.__file__, reason="not an installation: it has no bundle of its modules")
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="not a virtual environment")
+@pytest.mark.timeout(200)
+def test_the_environment_is_not_reached_by_other_ranks_once_the_hooks_are_live(site, tmp_path):
+    if stracecount.why_not():
+        pytest.skip(stracecount.why_not())
+    log, env = tmp_path / "log", {"PYTHONDONTWRITEBYTECODE": ""}
+    site.run(2, COUNTED, env=env, serve=False, timeout=100)  # leaves the bundle of collfs' modules
+    ended = site.run(4, COUNTED, env=env, before=[*stracecount.STRACE, "-o", str(log)], timeout=150)
+    live = since(stracecount.parse(log.read_text(errors="surrogateescape"), str(tmp_path)), "hooks", ended.ranks)
+    assert len(live) == 4
+    for rank in range(1, 4):  # the first rank of a node starts its server: this Python
+        ops = [op for op in live[rank] if op[1].startswith(sys.prefix + "/") and op[1] != sys.executable]
+        assert ops == [], rank
 
 
 PLAIN = """
