@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 
+def prepare() -> None:
+    """Import what asking a server needs of Python itself. Before the hooks are live: behind them these modules would be
+    read past the table all the same, because nobody can be asked yet.
+    """
+    import select  # noqa: F401
+
+
 def choose_mpi(session: Session) -> Choice:
     """Transport mpi with the node's server behind it, or what ``fallback`` names. Collective as transport mpi is.
 

@@ -85,6 +85,10 @@ class Session:
                 self._move(SERVING)
                 return
             self._find_prefixes()
+            if self.options.bootstrap != "none":
+                from .bootstrap import prepare
+
+                prepare()
             if not self.idle or self.options.api is not None:
                 self._redirect()
             self._connect()
