@@ -34,6 +34,8 @@ def prepare() -> None:
     """Import what asking a server needs of Python itself. Before the hooks are live: behind them these modules would be
     read past the table all the same, because nobody can be asked yet.
     """
+    import _socket  # noqa: F401
+    import binascii  # noqa: F401
     import select  # noqa: F401
 
 
