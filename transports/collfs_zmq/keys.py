@@ -73,3 +73,4 @@ class Keys:
         self.client_secret = private(b"collfs-client")
         self.server = bytes(curve_public(self.server_secret))
         self.client = bytes(curve_public(self.client_secret))
+        self.client_bytes = bytes(z85.decode(self.client))  # as it comes in a handshake

@@ -21,6 +21,7 @@ import zmq
 from collfs.stream.devices import devices
 
 from . import local
+from .admission import Admission
 from .crowd import Crowd
 from .desk import Desk
 from .downlink import MESSAGES, Downlink
@@ -85,7 +86,7 @@ class Server:
         self.downlink: Downlink | None = None
         self.strangers = 0  # connections that were refused
         self._monitor: zmq.Socket[bytes] | None = None
-        self._auth: object = None
+        self.admission: Admission | None = None
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.poller = zmq.Poller()
         self.poller.register(self._wake_in, zmq.POLLIN)
@@ -114,7 +115,8 @@ class Server:
 
     def _bind(self, bind: str, host: str, fanout: int) -> None:
         assert self.keys is not None
-        self._authenticate()
+        self.admission = Admission(self.context, DOMAIN, self.keys.client_bytes)
+        self.poller.register(self.admission.socket, zmq.POLLIN)
         socket: zmq.Socket[bytes] = self.context.socket(zmq.ROUTER)
         self._limits(socket)
         socket.setsockopt(zmq.SNDHWM, MESSAGES)
@@ -133,23 +135,6 @@ class Server:
         self.downlink.ancestors = [self.address]
         self.downlink.plans, self.downlink.claim, self.downlink.report = self.plans, self.claim, self.take_report
         self.poller.register(socket, zmq.POLLIN)
-
-    def _authenticate(self) -> None:
-        from zmq.auth.thread import ThreadAuthenticator
-
-        assert self.keys is not None
-        allowed = self.keys.client
-
-        class Allowed:
-            """The one key that may come in."""
-
-            def callback(self, domain: str, key: bytes) -> bool:
-                return key == allowed
-
-        auth = ThreadAuthenticator(self.context)
-        auth.start()
-        auth.configure_curve_callback(domain=DOMAIN, credentials_provider=Allowed())
-        self._auth = auth
 
     def _join(self, root: str) -> None:
         self.uplink = self.desk.source = Uplink(
@@ -272,6 +257,8 @@ class Server:
                 self.crowd.receive(which)
             elif which is self._monitor:
                 self._count_strangers()
+            elif self.admission is not None and which is self.admission.socket:
+                self.admission.answer()
         if self.downlink is not None:
             self.downlink.receive()
         if self.uplink is not None:
@@ -320,9 +307,8 @@ class Server:
             self.downlink.close()
         if self.uplink is not None:
             self.uplink.close()
-        stop = getattr(self._auth, "stop", None)
-        if stop is not None:
-            stop()
+        if self.admission is not None:
+            self.admission.close()
         os.close(self._wake_in)
         os.close(self._wake_out)
         self.context.destroy(1000)
