@@ -5,7 +5,9 @@ Only for an installation: a checkout has no bundle of the core path, because its
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import collfs
 from collfs import bundle, launch
 from collfs.transport import registry
 
+BUNDLE = f"core.{sys.implementation.cache_tag}.bundle"
 LIMIT = 60  # path operations, as promised
 INSTALLED = "-packages" in collfs.__file__
 START = """
@@ -44,7 +47,7 @@ def test_initialize_makes_at_most_sixty_path_operations(strace_counts, run_pytho
 
 def test_the_bundle_is_used_and_a_damaged_or_foreign_one_is_not(run_python, tmp_path):
     env = {"COLLFS_JOB": f"bundle-{tmp_path.name}", "PYTHONDONTWRITEBYTECODE": None}
-    file = Path(collfs.__file__).parent / "__pycache__" / f"core.{sys.implementation.cache_tag}.bundle"
+    file = Path(collfs.__file__).parent / "__pycache__" / BUNDLE
     show = START + "print(collfs.use_bundle(), type(sys.modules['collfs.calls'].__spec__.loader).__name__)\n"
     file.unlink(missing_ok=True)
     seen = [run_python(show, env=env).stdout for _ in range(2)]
@@ -64,7 +67,7 @@ def test_each_package_of_ours_can_be_in_the_bundle():
 
 def test_what_a_later_session_loads_joins_the_bundle_once(run_python, tmp_path):
     env = {"COLLFS_JOB": f"joins-{tmp_path.name}", "PYTHONDONTWRITEBYTECODE": None}
-    file = Path(collfs.__file__).parent / "__pycache__" / f"core.{sys.implementation.cache_tag}.bundle"
+    file = Path(collfs.__file__).parent / "__pycache__" / BUNDLE
     file.unlink(missing_ok=True)
     report = START.replace('manifest="none"', f'manifest="none", report={str(tmp_path / "report.json")!r}')
     show = "import collfs\ncollfs.use_bundle()\n"
@@ -77,3 +80,23 @@ def test_what_a_later_session_loads_joins_the_bundle_once(run_python, tmp_path):
     run_python(report, env=env)
     run_python(START, env=env)
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.skipif(find_spec("zmq") is None, reason="pyzmq is not installed")
+def test_a_server_leaves_its_modules_in_the_bundle_too(run_command, run_python, tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "collfs",
+        "serve",
+        "--prefix",
+        sys.prefix,
+        "--first",
+        "0.1",
+        "--store",
+        str(tmp_path),
+    ]
+    code = "import collfs\ncollfs.use_bundle()\nprint('collfs_zmq.server' in collfs._bundled)\n"
+    Path(collfs.__file__).parent.joinpath("__pycache__", BUNDLE).unlink(missing_ok=True)
+    run_command(words, env={"PYTHONDONTWRITEBYTECODE": None, "COLLFS_JOB": f"bundle-{os.getpid()}"})
+    assert run_python(code).stdout == "True\n"

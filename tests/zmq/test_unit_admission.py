@@ -30,7 +30,7 @@ def ask():
         assert asker.poll(5000)
         return asker.recv_multipart()
 
-    ask.admission = admission
+    ask.__dict__["admission"] = admission
     yield ask
     asker.close(0)
     admission.close()

@@ -115,6 +115,10 @@ def main(argv: Sequence[str]) -> int:
     finally:
         server.close()
         server.shelf.store.close()
+    if not root:  # of a job's servers one will do
+        from collfs.bundle import write
+
+        write()
     return 0
 
 
