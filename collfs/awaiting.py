@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LONGEST = 10  # times `patience`: one wait, however much the table grows meanwhile
 LEAST = 2.0**-14  # of `patience`: a silence after many that were in vain
-PAUSE, LONG_PAUSE = 0.0001, 0.002
+PAUSE, LONG_PAUSE = 0.0001, 0.01
 
 
 class Awaiting:
@@ -41,7 +41,7 @@ class Awaiting:
 
     def wait(self, wants: Sequence[Want]) -> list[Want]:
         """Wait for all of *wants*; what was in vain: silence, though nothing says that the end has come."""
-        header, pause = self.table.header, PAUSE
+        header = self.table.header
         left = list(reversed(wants))
 
         def fulfilled() -> bool:  # up to the first that isn't: a look at all of a bulk start costs milliseconds
@@ -49,8 +49,9 @@ class Awaiting:
                 left.pop()
             return not left
 
-        before, since, asked = -1, time.monotonic(), False
-        last = since + LONGEST * self.patience
+        begun = since = time.monotonic()
+        before, asked = -1, False
+        last = begun + LONGEST * self.patience
         while True:
             if fulfilled():
                 self.quiet = min(self.patience, self.quiet * 2)
@@ -63,12 +64,12 @@ class Awaiting:
                 return []
             now, grown = time.monotonic(), header.entries + header.staged_files + header.sequence
             if grown != before and now < last:
-                before, since, pause = grown, now, PAUSE
+                before, since = grown, now
             elif now - since > self.quiet:
                 self.quiet = max(self.quiet / 8, self.patience * LEAST)
                 return [want for want in reversed(left) if self._open(want)]
-            self.transport.pause(pause)
-            pause = min(pause * 1.5, LONG_PAUSE)
+            # an eighth of the wait so far: many ranks that wait long must not keep those that work from it
+            self.transport.pause(min(max(PAUSE, (now - begun) / 8), LONG_PAUSE))
 
 
 def give_import_lock() -> int:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from collfs.interpose.machine.layout import K_ABSENT, K_DIR, K_REG
+from collfs.interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_REG
 from collfs.record import CONTENT, LIST, META
 from collfs.triggers.finder import Finder
 
@@ -61,7 +61,7 @@ class Knowing(Fetcher):
 
     def __init__(self):
         super().__init__()
-        self.kinds = {"/p": K_DIR, "/p/module.py": K_REG}
+        self.kinds = {"/p": K_DIR | F_COMPLETE, "/p/module.py": K_REG}
         self.settles = set()
 
     def probe(self, path):

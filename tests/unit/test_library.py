@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from collfs.interpose.machine.layout import K_FILE, K_NATIVE
+from collfs.interpose.machine.layout import K_FILE
 from collfs.record import Want
 from collfs.triggers import library
 
@@ -59,14 +59,16 @@ def walks(monkeypatch):
 
     class Seen(list):
         loaded: set[str]
+        needs: dict[str, list[str]]
 
     seen = Seen()
+    seen.needs = {"libfirst.so": ["libsecond.so"], "libsecond.so": ["libm.so.6", "second"]}
 
     class Closure:
         def __init__(self, path, *args, loaded=(), **more):
             seen.append(path)
             seen.loaded = set(loaded)
-            self.needs = {"libfirst.so": ["libsecond.so"], "libsecond.so": ["libm.so.6", "second"]}
+            self.needs = seen.needs
 
         def rounds(self):
             yield [Want(SECOND, "content")]
@@ -166,17 +168,18 @@ def test_what_is_loaded_is_the_same_whether_walked_or_marked(tmp_path, walks):
     assert walks.loaded == seen[0] - {"liblast.so"}
 
 
-def test_who_relied_on_a_mark_leaves_none(tmp_path, walks):
-    """What the marked library brings along isn't known to that process."""
+def test_a_mark_of_who_relied_on_marks_says_no_less(tmp_path, walks):
+    """What each of the marked libraries brings along isn't known to that process: each may bring them all."""
     fetcher = Fetcher(tmp_path, FIRST, SECOND, LAST)
     libraries(fetcher, "/lib").want(FIRST)
     process = libraries(fetcher, "/lib")
-    for path in (FIRST, LAST):
-        process.want(path)
-    libraries(fetcher, "/lib").want(LAST)
-    assert walks == [FIRST, LAST, LAST]
-    libraries(fetcher, "/lib").want(LAST)
-    assert walks == [FIRST, LAST, LAST]
+    process.want(FIRST)
+    walks.needs = {"liblast.so": ["second"]}
+    process.want(LAST)
+    other = libraries(fetcher, "/lib")
+    other.want(LAST)
+    assert walks == [FIRST, LAST]
+    assert other._loaded >= {"liblast.so", "second", "libsecond.so", "libm.so.6"}
 
 
 def test_names_that_are_too_many_for_a_mark_leave_none(tmp_path, walks):
