@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from collfs.record import Record
 
 IDLE = 0.02  # seconds between two looks of the thread at a silent stream
-BRISK, BRIEF = 2e-3, 2e-4  # so long after a message no pause is made: if a payload is on its way, or it isn't
-HURRY = 1.0  # so long after a want of this process it looks more often
+# So long after a message no pause is made: if a payload is on its way, or it isn't. What a leader passes on to others
+# moves only while it asks, too: with pauses at each of 16 nodes, 128 MiB took 14 s instead of 3 (measured over TCP).
+BRISK, BRIEF = 0.05, 2e-4
+FLOWING = 3e-4  # the longest pause in the second after a message or a want
+HURRY = 1.0  # so long after a message, or a want of this process, it looks more often
 
 
 class Leader:
@@ -77,7 +80,8 @@ class Leader:
                 time.sleep(0)  # much of what MPI moves, it moves while it is asked
                 continue
             time.sleep(pause)
-            pause = min(pause * 1.3, LONG if now - self.hurry < HURRY or self.receiver.expecting else IDLE)
+            hurry = now - max(last, self.hurry) < HURRY
+            pause = min(pause * 1.3, FLOWING if hurry else LONG if self.receiver.expecting else IDLE)
 
     def pump(self) -> bool:
         """One message, unless a thread takes them; whether there was one."""
