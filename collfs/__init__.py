@@ -91,8 +91,8 @@ def use_bundle() -> bool:
     return bool(_bundled)
 
 
-def _open_bundle() -> dict[str, tuple[str, bool, CodeType]]:
-    """Take our modules from one file instead of some thirty, where ``collfs.bundle`` has left one.
+def read_bundle() -> dict[str, tuple[str, bool, CodeType]]:
+    """Our modules from one file instead of some thirty, where ``collfs.bundle`` has left one.
 
     Only in an installation, never in a checkout: there sources change. As with unchecked hash-based bytecode (PEP 552)
     the sources aren't looked at; a new installation has a new ``__init__.py`` and another version.
@@ -112,6 +112,14 @@ def _open_bundle() -> dict[str, tuple[str, bool, CodeType]]:
         return {}
 
     modules: dict[str, tuple[str, bool, CodeType]] = found
+    return modules
+
+
+def _open_bundle() -> dict[str, tuple[str, bool, CodeType]]:
+    """Have our modules come from the bundle."""
+    modules = read_bundle()
+    if not modules:
+        return {}
 
     class Bundle:
         """Finder and loader (PEP 451) of the modules in the bundle."""

@@ -56,8 +56,10 @@ def write() -> bool:
     target = path(directory)
     if "-packages" not in collfs.__file__ or sys.dont_write_bytecode:
         return False
-    known = collfs._bundled or {}
     found = modules()
+    if found.keys() <= (collfs._bundled or {}).keys():
+        return False
+    known = collfs.read_bundle()  # others may have added to it since
     if found.keys() <= known.keys():
         return False
     temporary = f"{target}.{os.getpid()}"
