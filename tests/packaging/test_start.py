@@ -107,7 +107,7 @@ def test_what_another_process_has_added_meanwhile_stays(run_python, tmp_path):
     other = f"import subprocess\nsubprocess.run([sys.executable, '-c', {report!r}], check=True, timeout=60)\n"
     Path(collfs.__file__).parent.joinpath("__pycache__", BUNDLE).unlink(missing_ok=True)
     # the first in another store, or the second would not be the one who writes
-    first = START.replace("initialize(", f"initialize(job='meanwhile-{os.getpid()}', ")
+    first = START.replace('"local", ', f'"local", job="meanwhile-{os.getpid()}", ')
     run_python(first + other, env={"COLLFS_JOB": f"other-{tmp_path.name}", "PYTHONDONTWRITEBYTECODE": None})
     show = "import collfs\ncollfs.use_bundle()\nprint('collfs.report' in collfs._bundled)\n"
     assert run_python(show).stdout == "True\n"

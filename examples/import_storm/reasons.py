@@ -1,0 +1,133 @@
+"""Why a node asks the file server before collfs is active there: every path by its name, each with a reason.
+
+A path that nobody has explained has no reason (an empty string), and a test fails for it: what each of a hundred
+thousand ranks asks in vain, or needlessly, shall not come back unseen.
+
+Rules of the file: modules are named by their path without suffix, whether they were found as source, bytecode or
+library, or looked for in vain; whole folders are listed only where all of them belongs to the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import countingfs
+
+START = "the interpreter's own start"
+PTH = "lines of .pth files, which site executes"
+COLLFS = "collfs itself, and ctypes, by which it patches"
+MPI = "mpi4py and the MPI library"
+ZMQ = "pyzmq, for the server of the node"
+LIBRARY = "standard library that mpi4py, pyzmq and the server load"
+FOLDERS = "the shared folders themselves"
+
+#: Names below lib/pythonX.Y of the installation.
+_STDLIB = {
+    START: (
+        "__future__ __pycache__ _collections_abc _sitebuiltins abc codecs encodings encodings/aliases "
+        "encodings/latin_1 encodings/utf_8 genericpath importlib importlib/_bootstrap importlib/_bootstrap_external "
+        "importlib/machinery importlib/util io lib-dynload os posixpath site site-packages stat types "
+        "warnings zipimport"
+    ),
+    COLLFS: "_ctypes _struct ctypes ctypes/_endian struct",
+    LIBRARY: (
+        "_asyncio _bisect _blake2 _bz2 _compat_pickle _compression _contextvars _csv _datetime _hashlib _heapq "
+        "_json _lzma _opcode _pickle _posixshmem _posixsubprocess _queue _random _sha512 _socket _ssl _typing "
+        "_weakrefset argparse array ast asyncio asyncio/base_events asyncio/base_futures asyncio/base_subprocess "
+        "asyncio/base_tasks asyncio/constants asyncio/coroutines asyncio/events asyncio/exceptions "
+        "asyncio/format_helpers asyncio/futures asyncio/locks asyncio/log asyncio/mixins asyncio/protocols "
+        "asyncio/queues asyncio/runners asyncio/selector_events asyncio/sslproto asyncio/staggered "
+        "asyncio/streams asyncio/subprocess asyncio/taskgroups asyncio/tasks asyncio/threads asyncio/timeouts "
+        "asyncio/transports asyncio/trsock asyncio/unix_events base64 binascii bisect bz2 calendar collections "
+        "collections/abc concurrent concurrent/futures concurrent/futures/_base concurrent/futures/thread "
+        "contextlib contextvars copyreg csv datetime dis email email/_encoded_words email/_parseaddr "
+        "email/_policybase email/base64mime email/charset email/encoders email/errors email/header "
+        "email/iterators email/message email/quoprimime email/utils encodings/idna enum fcntl fnmatch functools "
+        "gettext glob hashlib heapq importlib/_abc importlib/abc importlib/metadata importlib/metadata/_adapters "
+        "importlib/metadata/_collections importlib/metadata/_functools importlib/metadata/_itertools "
+        "importlib/metadata/_meta importlib/metadata/_text importlib/resources importlib/resources/_adapters "
+        "importlib/resources/_common importlib/resources/_legacy importlib/resources/abc inspect ipaddress json "
+        "json/decoder json/encoder json/scanner keyword linecache locale logging lzma math mmap opcode operator "
+        "pathlib pickle platform queue quopri random re re/_casefix re/_compiler re/_constants re/_parser "
+        "reprlib resource select selectors shutil signal socket sre_compile sre_constants sre_parse ssl string "
+        "stringprep subprocess tempfile textwrap threading token tokenize traceback typing unicodedata urllib "
+        "urllib/parse weakref zipfile zlib"
+    ),
+}
+#: The same in site-packages: packages, with all that is in them.
+_PACKAGES = {
+    PTH: "_distutils_hack",
+    COLLFS: "collfs collfs_local collfs_mpi collfs_zmq collfs_hydra collfs_pmix collfs_slurm collfs_flux "
+    "collfs_torchrun",
+    MPI: "mpi4py",
+    ZMQ: "zmq pyzmq.libs",
+}
+#: Paths from the top of the environment, or of the installation. ld.so looks for the libraries of each program and
+#: extension module in the folders of its RUNPATH first (man ld.so), and for each folder in its hwcaps.
+_TOP = {
+    START: (
+        r"bin(/python[\d.]*(\._pth)?|/Modules(/Setup.local)?|/lib|/pybuilddir\.txt|/pyvenv\.cfg)?",
+        r"pyvenv\.cfg|lib64|lib(/python\d+\.zip|/tls|/x86_64|/glibc-hwcaps|/lib(python[\d.]*|c|m|dl|pthread|util)\.so[\d.]*)?",
+    ),
+    COLLFS: (r"lib/libffi\.so[\d.]*",),
+    MPI: (
+        r"lib/(etc|libz\.so\.1|lib(rt|fabric|mpi|mpi_abi|mpifort|ucm|ucp|ucs|uct)\.so[\d.]*)",
+        r"lib/mpich(/(ucx|lib[\w.]+|tls|x86_64|glibc-hwcaps))*",
+    ),
+    LIBRARY: (r"lib/lib(bz2|crypto|lzma|ssl|z)\.so[\d.]*", r"share(/locale)?"),
+}
+
+_WORDS = {
+    where: {word: why for why, words in reversed(list(table.items())) for word in words.split()}
+    for where, table in (("stdlib", _STDLIB), ("site", _PACKAGES))
+}
+_TOP_FORMS = [(re.compile("|".join(forms)), why) for why, forms in _TOP.items()]
+_LIBRARY = re.compile(r"lib(?:64)?/python3\.\d+(?:/|$)")
+_SUFFIX = re.compile(r"(/__init__)?(\.cpython-\d+(-[\w-]+)?|\.abi3)?(\.opt-\d)?\.(pyc|py|so)$")
+
+
+def reason(path: str, places: Sequence[str]) -> str:
+    """Why *path* is asked for; an empty string: nobody knows."""
+    place = max((place for place in places if path == place or path.startswith(f"{place}/")), key=len, default=None)
+    if place is None:
+        return ""
+    inner = path[len(place) + 1 :]
+    if not inner:
+        return FOLDERS
+    library = _LIBRARY.match(inner)
+    if library is None:
+        return next((why for form, why in _TOP_FORMS if form.fullmatch(inner)), "")
+    name = inner[library.end() :]
+    if name in ("", "site-packages"):
+        return START
+    if name.startswith("site-packages/"):
+        name = name.partition("/")[2]
+        if name.endswith(".pth"):
+            return PTH
+        if re.fullmatch(r"collfs-[\w.]+\.dist-info(/entry_points\.txt)?", name):
+            return COLLFS
+        return _WORDS["site"].get(name.partition("/")[0], "")
+    return _WORDS["stdlib"].get(module(name), "")
+
+
+def module(name: str) -> str:
+    """Name of a module, with slashes, from the path of anything that it could be loaded from.
+
+    >>> module("json/__pycache__/__init__.cpython-311.pyc"), module("lib-dynload/_json.cpython-311-x86_64-linux-gnu.so")
+    ('json', '_json')
+    """
+    plain = name.replace("/__pycache__", "").replace("__pycache__/", "")
+    plain = plain.removeprefix("lib-dynload/")
+    return _SUFFIX.sub("", plain)
+
+
+def grouped(ops: Iterable[countingfs.Op], places: Sequence[str]) -> dict[str, list[countingfs.Op]]:
+    """Operations by reason."""
+    found: dict[str, list[countingfs.Op]] = {}
+    for op in ops:
+        found.setdefault(reason(op.path, places), []).append(op)
+    return found
