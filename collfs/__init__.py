@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
 
+    from .c_api import export_c_api, get_include
     from .calls import Session, finalize, initialize, invalidate, prefetch, session, stats
     from .errors import (
         CollfsError,
@@ -49,7 +50,9 @@ __all__ = [
     "TransportUnavailable",
     "__version__",
     "callback_table",
+    "export_c_api",
     "finalize",
+    "get_include",
     "initialize",
     "invalidate",
     "prefetch",
@@ -60,6 +63,8 @@ __all__ = [
 _HOME = {
     "LibcCollfsApi": "interpose.api",
     "callback_table": "interpose.callbacks",
+    "export_c_api": "c_api",
+    "get_include": "c_api",
     **dict.fromkeys(("Session", "finalize", "initialize", "invalidate", "prefetch", "session", "stats"), "calls"),
 }
 

@@ -14,6 +14,7 @@ from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_void_p
 PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 0, 1, 2, 4  # asm-generic/mman-common.h
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE = 1, 2, 0x10, 0x20, 0x100000
 MAP_FAILED = 2 ** (8 * ctypes.sizeof(c_void_p)) - 1
+MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2  # linux/mman.h
 LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN = 1, 2, 4, 8  # flock(2)
 F_DUPFD_CLOEXEC, HIGH = 1030, 500  # linux/fcntl.h
 
@@ -27,6 +28,7 @@ def _function(name: str, restype: type, *argtypes: type) -> ctypes._NamedFuncPoi
 
 
 mmap_ = _function("mmap", c_void_p, c_void_p, c_size_t, c_int, c_int, c_int, c_long)
+mremap_ = _function("mremap", c_void_p, c_void_p, c_size_t, c_size_t, c_int, c_void_p)
 munmap_ = _function("munmap", c_int, c_void_p, c_size_t)
 mprotect_ = _function("mprotect", c_int, c_void_p, c_size_t, c_int)
 flock_ = _function("flock", c_int, c_int, c_int)

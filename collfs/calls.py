@@ -113,6 +113,11 @@ def stats() -> dict[str, object]:
     return _need("stats").stats()
 
 
+def serving() -> Session | None:
+    """The session of this process, if it serves. For other parts of collfs."""
+    return _current if _current is not None and _current.state == SERVING else None
+
+
 def _need(what: str) -> Session:
     if _current is None or _current.state != SERVING:
         state = UNINITIALISED if _current is None else _current.state

@@ -9,7 +9,7 @@ import os
 
 from . import _libc
 from .errors import StoreError
-from .interpose.interposer import Interposer
+from .interpose.interposer import Interposer, of_process
 from .store.node import CANARY, LOCK_SECONDS, candidates, open_store, wait_for_lock
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ def redirect(options: Options, prefixes: Sequence[str], messages: Messages) -> t
     :raises InterposeRefused: if this process isn't as expected
     :raises StoreError: if there is no place for a store
     """
-    interposer = Interposer()
+    interposer = of_process()
     store = None
     try:
         if prefixes:

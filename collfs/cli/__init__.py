@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": "serve the processes of a job on this node (transport zmq)",
     "stop": "end the server of a job on this node",
     "secret": "make a secret for the servers of a job",
+    "stub": "write the library to link C code with that uses collfs.h",
 }
 
 
@@ -44,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from collfs.cli.servers import main as servers
 
         return servers(first, words[1:])
+    if first == "stub":
+        from collfs.cli.stub import main as stub
+
+        return stub(words[1:])
     if first in ("-h", "--help"):
         from collfs.cli.help import overview
 

@@ -9,4 +9,10 @@ In the order in which an installation goes:
 ``patch``       a transaction over the text: write, compare, undo
 ``api``         ``struct libc_collfs_api``: which rows of ``ld.so`` go where
 ``interposer``  all of it together: install, verify, uninstall
+
+For the C interface, loaded only by who asks for it (``collfs/c_api.py``):
+
+``elf``         how ELF files are written
+``libcollfs``   the shared object that exports the names
+``debug``       names and frames of the machine code, for GDB and perf
 """

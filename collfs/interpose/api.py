@@ -72,9 +72,11 @@ class LibcCollfsApi(ctypes.Structure):
 
 
 def default_api(code: Code) -> LibcCollfsApi:
-    """Look-ups in the path table for ``open`` and ``xstat64``, which is all that ld.so needs when the descriptor handed
-    out is a real one: read, fxstat64, mmap and close stay the original calls."""
+    """Look-ups in the path table for ``open`` and ``xstat64``; for ``fxstat64`` the identity of the original, so that a
+    copy and an original that ld.so has loaded are one file. The descriptor handed out is a real one: read, mmap and
+    close stay the original calls."""
     api = LibcCollfsApi()
     api.open = PROTOTYPES["open"](code.base + code.header.api_open)
+    api.fxstat64 = PROTOTYPES["fxstat64"](code.base + code.header.api_fxstat64)
     api.xstat64 = PROTOTYPES["xstat64"](code.base + code.header.api_xstat64)
     return api

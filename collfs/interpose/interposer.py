@@ -3,12 +3,17 @@
 One per process: a second interpreter or a second import of the module finds the text already patched, recognises no
 site there, and refuses. After a fork the child has the same redirects and its own counters.
 
+What is patched follows from two parties: the session (libc's sites, and ld.so's for the rows of its table), and a
+client of the C interface (``collfs/c_api.py``), whose rows decide about ld.so alone while it is there.
+
 Rules of the file: gate, then patch, then verify, else undo; the memory of an installation is never given back.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
+from ctypes import c_uint64
 
 from ..errors import InterposeRefused
 from . import patch
@@ -21,6 +26,8 @@ from .trampoline import SPACING, Builder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from .image import Image
     from .sites import Site
 
@@ -43,6 +50,19 @@ def _why_no_site(image: Image, group: set[int | None]) -> str:
     return f"{image.path}: no known site of a call numbered {sorted(str(nr) for nr in group)}"
 
 
+PATIENCE = 10.0  # seconds for another thread's transaction
+
+_exported: list[Interposer] = []  # the one that the C interface is bound to
+
+
+def of_process() -> Interposer:
+    """The interposer that the C interface of this process is bound to; without one, a new interposer.
+
+    :raises InterposeRefused: as :class:`Interposer`
+    """
+    return _exported[0] if _exported else Interposer()
+
+
 class Interposer:
     """The patched state of this process."""
 
@@ -54,6 +74,9 @@ class Interposer:
         self.patches: list[patch.Patch] = []
         self.installed: list[Site] = []
         self.api = LibcCollfsApi()
+        self._session: frozenset[str] | None = None  # rows of its table; None: there is no session
+        self._client: frozenset[str] | None = None  # rows of ld.so that the C interface wants; None: it isn't in use
+        self._lock = _thread.allocate_lock()
         try:
             self._look()
         except InterposeRefused:
@@ -81,6 +104,8 @@ class Interposer:
             for template in [self._template(site, set(ROW_NAMES))]
             if template
         ]
+        #: site, address, size and place of the call's rel32 of each trampoline
+        self.trampolines = builder.made
         self.code.map(bytes(builder.image))
 
     def install(self, api: LibcCollfsApi | None = None) -> None:
@@ -90,27 +115,66 @@ class Interposer:
 
         :raises InterposeRefused: and nothing is changed
         """
-        assert not self.patches, "installed already"
+        assert self._session is None, "installed already"
         self.api = default_api(self.code) if api is None else api
-        rows = {name for name, address in zip(ROW_NAMES, self.api.addresses()) if address}
-        ways = [(site, patches) for site, patches in self._ways if self._template(site, rows)]
-        for site, patches in ways:
-            if not patches:
-                raise InterposeRefused(f"no padding near {site}")
+        rows = frozenset(name for name, address in zip(ROW_NAMES, self.api.addresses()) if address)
+        self.code.cell.floor = 0  # of a session before this one
         self.api.install(self.code.cell)
-        self.installed = [site for site, _ in ways]
-        self.patches = [one for _, patches in ways for one in patches]
         try:
-            patch.apply(self.patches, self.code)
-        except BaseException as exc:
-            if not patch.written(self.patches):  # else a signal's exception came when all was done
-                self._forget()
-            if isinstance(exc, OSError) and not isinstance(exc, InterposeRefused):
-                raise InterposeRefused(exc.errno, f"the text can't be written: {exc.strerror or exc}") from exc
-            raise
+            self._change(rows, self._client)
+        finally:
+            if self._session is None:
+                self.api.stop()
+
+    def give(self, rows: AbstractSet[str] | None) -> None:
+        """Patch exactly those sites of ld.so that belong to *rows*; the others get their own bytes back.
+
+        :param rows: None: those of the session's table again, or none
+        :raises InterposeRefused: and nothing is changed
+        """
+        self._change(self._session, None if rows is None else frozenset(rows))
+
+    def export(self, address: int) -> None:
+        """Take the rows from the structure at *address*, where it isn't NULL; for good.
+
+        Sessions and exports that come later in this process share this interposer.
+        """
+        self.code.cell.rows = address
+        _exported[:] = [self]
+
+    def _change(self, session: frozenset[str] | None, client: frozenset[str] | None) -> None:
+        """Bring the text in line with what is wanted, in one transaction."""
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise InterposeRefused(16, "another thread is patching the text")  # EBUSY
+        try:
+            rows = client if client is not None else session if session is not None else frozenset()
+            ways = [
+                (site, patches)
+                for site, patches in self._ways
+                if (site.object == LDSO or session is not None) and self._template(site, rows)
+            ]
+            for site, patches in ways:
+                if not patches:
+                    raise InterposeRefused(f"no padding near {site}")
+            old = self.patches, self.installed, self._session, self._client
+            wanted = [one for _, patches in ways for one in patches]
+            steps = [one.reversed() for one in reversed(self.patches) if one not in wanted]
+            steps += [one for one in wanted if one not in self.patches]
+            self.patches, self.installed = wanted, [site for site, _ in ways]
+            self._session, self._client = session, client
+            try:
+                patch.apply(steps, self.code)
+            except BaseException as exc:
+                if not patch.written(steps):  # else a signal's exception came when all was done
+                    self.patches, self.installed, self._session, self._client = old
+                if isinstance(exc, OSError) and not isinstance(exc, InterposeRefused):
+                    raise InterposeRefused(exc.errno, f"the text can't be written: {exc.strerror or exc}") from exc
+                raise
+        finally:
+            self._lock.release()
 
     @staticmethod
-    def _template(site: Site, rows: set[str]) -> str:
+    def _template(site: Site, rows: AbstractSet[str]) -> str:
         if site.nr is None:
             return "cancel"
         if site.object != LDSO:
@@ -118,7 +182,7 @@ class Interposer:
         wanted = _ROWS[site.nr]
         if site.name == "pread64":  # it becomes lseek + read, so it needs both
             return "plain" if {"read", "lseek"} <= rows else ""
-        return "plain" if rows.intersection(wanted) else ""
+        return "" if rows.isdisjoint(wanted) else "plain"
 
     def uninstall(self) -> None:
         """Restore every byte. Threads that are inside a trampoline finish there: its memory stays.
@@ -128,17 +192,14 @@ class Interposer:
         """
         self.code.cell.table = 0
         try:
-            patch.undo(self.patches, self.code)
-        except OSError as exc:
-            if isinstance(exc, InterposeRefused):
-                raise
-            raise InterposeRefused(exc.errno, f"the text can't be written: {exc.strerror or exc}") from exc
+            self._change(None, self._client)
         finally:
             self.api.stop()
-        self._forget()
 
-    def _forget(self) -> None:
-        self.patches, self.installed = [], []
+    def row(self, name: str) -> int:
+        """Address of the function that gets the calls of a row now; 0: the original call."""
+        i, cell = ROW_NAMES.index(name), self.code.cell
+        return c_uint64.from_address(cell.rows + 8 * i).value or c_uint64.from_address(cell.under + 8 * i).value
 
     def verify(self, canary: str, size: int) -> None:
         """Call through both objects.
@@ -152,7 +213,7 @@ class Interposer:
             raise InterposeRefused(f"the C library doesn't see the canary: {exc}") from None
         if seen != size:
             raise InterposeRefused(f"the C library sees {seen} bytes in the canary instead of {size}")
-        if self.api.addresses()[ROW_NAMES.index("open")] != self.code.base + self.code.header.api_open:
+        if self.row("open") != self.code.base + self.code.header.api_open:
             return  # somebody else's function decides what ld.so sees
         import _ctypes
 

@@ -40,6 +40,8 @@ class Builder:
     def __init__(self, code: Code) -> None:
         self.code = code
         self.image = bytearray()
+        #: site, address, size, and where in it the rel32 of the call is
+        self.made: list[tuple[Site, int, int, int]] = []
         self._caves: set[int] = set()
 
     def add(self, site: Site, template: str, image: Image) -> list[Patch]:
@@ -52,7 +54,9 @@ class Builder:
                 return []
             self._caves.add(cave)
         at = self.code.base + self.code.tail_offset + len(self.image)
-        self.image += self._copy(site, template, at)
+        body = self._copy(site, template, at)
+        self.made.append((site, at, len(body), self.code.templates[template][2]))
+        self.image += body
         self.image += b"\xcc" * (-len(self.image) % 16)
         if not cave:
             return [Patch(site.address, site.displaced, jump(site.address, at))]

@@ -17,11 +17,17 @@ import pytest
 import cancelled
 from collfs.interpose.sites import SYSCALL, caves
 
-_spec = importlib.util.spec_from_file_location("collfs_glibc_survey", Path(__file__).with_name("survey.py"))
-assert _spec is not None
-assert _spec.loader is not None
-survey = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(survey)
+
+def _beside(name):
+    spec = importlib.util.spec_from_file_location(f"collfs_glibc_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+survey, client = _beside("survey"), _beside("client")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -145,3 +151,14 @@ def test_a_waiting_thread_can_be_cancelled_on_that_glibc(release, runner, kind, 
     if "version `GLIBC" in result.stderr:
         pytest.skip("the compiler here builds for a newer glibc")
     assert result.rc == 0, result.describe()
+
+
+def test_a_client_of_the_c_interface_gets_every_call_on_that_glibc(release, runner, run_command, tmp_path):
+    command, _, env = runner
+    try:
+        client.build(tmp_path)
+    except FileNotFoundError:
+        pytest.skip("no gcc")
+    result = run_command([*command, client.__file__, tmp_path], env=env, check=False)
+    assert result.rc == 0, result.describe()
+    assert result.stdout.startswith("calls [")

@@ -15,7 +15,7 @@ def test_an_unknown_machine_is_refused(patching, tree):
         SESSION
         + f"""
 class Name:
-    machine = "riscv64"
+    machine, nodename = "riscv64", "here"
 os.uname = lambda: Name
 refusal(Interposer, "riscv64")
 native_session("riscv64", {tree!r})
@@ -40,7 +40,7 @@ def test_damaged_machine_code_is_refused(patching, tree, damage, word):
 real = os.read
 def read(fd, n):
     content = real(fd, n)
-    return {damage} if content[:8] == b"collfs01" else content
+    return {damage} if content[:8] == b"collfs02" else content
 os.read = read
 refusal(Interposer, {word!r})
 native_session({word!r}, {tree!r})

@@ -144,4 +144,4 @@ def test_an_unknown_command_is_refused(words, message, env, tmp_path, run_python
     result = run_python(["-m", "collfs", *words], env=env, cwd=tmp_path, check=False)
     assert result.rc == 2
     assert result.stdout == ""
-    assert result.stderr == f"collfs: {message}. Commands: run, check, serve, stop, secret. Try: collfs --help\n"
+    assert result.stderr == f"collfs: {message}. Commands: run, check, serve, stop, secret, stub. Try: collfs --help\n"

@@ -8,6 +8,7 @@ struct call {
   int op, nofollow, statx;
   u64 flags, mask, size;
   void *buf;
+  const u64 *st; /* struct stat of the original of the copy that was given */
 };
 
 /* Notes a name that went native although it lies under a prefix: the manifest of the next run. Each name once (SEEN may
@@ -188,6 +189,7 @@ static i64 answer(struct table *t, struct call *c, const char *p, u32 n, int sla
     if (c->op == OP_OPEN &&
         (c->flags & ~(u64)(F_O_CLOEXEC | F_O_NOFOLLOW | F_O_NOCTTY | F_O_NONBLOCK | F_O_LARGEFILE)))
       return counted(OP_OPEN, O_NATIVE, NATIVE);
+    if (e->st) c->st = (const u64 *)AT8(t, e->st);
     return on_copy(c, AT8(t, w >> 32));
   }
   if (c->op == OP_STAT && e->st) {

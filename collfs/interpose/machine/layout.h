@@ -3,9 +3,10 @@
  *   cell (private, 2 pages before the code)        table (one shared-memory file, mapped by every rank of the node)
  *   +----------------------+                       +--------+------------+---------------------------------------+
  *   | table  --------------+---------------------->| header | miss log   | heap: slots, entries, stats, strings  |
- *   | off, floor, api[8]   |                       +--------+------------+---------------------------------------+
- *   | mirror_fds, count    |                           |                     ^         ^        ^
- *   +----------------------+                           +--- slots -----------+  slot --+ entry -+- st, link, copy
+ *   | off, floor           |                       +--------+------------+---------------------------------------+
+ *   | rows, under --> api  |                           |                     ^         ^        ^
+ *   | mirror_fds, count    |                           +--- slots -----------+  slot --+ entry -+- st, link, copy
+ *   +----------------------+
  *
  * Rules of the file
  *  - Offsets, never pointers, inside the table: every process maps it where it likes. An offset in a u32 counts 8 bytes.
@@ -60,7 +61,17 @@ struct cell {
   u64 off;            /* != 0: this process is switched off (chroot, a new mount namespace) */
   u64 floor;          /* listings with seq <= floor are no longer believed (importlib.invalidate_caches) */
   u64 errno_location; /* address of libc's int *__errno_location(void) */
-  u64 api[ROWS];      /* struct libc_collfs_api */
+  u64 api[ROWS];      /* struct libc_collfs_api of the session */
+  u64 rows;           /* address of the struct libc_collfs_api that counts: api, or _dl_collfs_api of the C interface */
+  u64 under;          /* address of the one that counts where that has a NULL: api; rows: then it is the original call */
+  u64 busy;           /* functions of the table that are running */
+  u64 thread;         /* the thread pointer of the last one's thread */
+  u64 pid;            /* the process whose busy this is */
+  u64 on_initialize;  /* int (*)(const struct libc_collfs_api *), 0: none; called by collfsinitialize */
+  u64 on_finalize;    /* void (*)(void) */
+  u64 warned;         /* what was refused has been said */
+  u64 copy_fd;        /* 1 + the descriptor of the copy that ld.so has opened last; 0: that was no copy */
+  u64 copy_dev, copy_ino; /* st_dev and st_ino of its original */
   u64 row_calls[ROWS];
   u64 count[OPS][OUTCOMES];
   u64 mirror_fds[MAX_FD / 64];

@@ -1,13 +1,14 @@
 /* The machine code of collfs: one translation unit, freestanding, position independent, no relocations, general
- * registers only (-mgeneral-regs-only), so that a trampoline saves little. build.py makes x86_64.bin out of it and
- * trampoline.S.
+ * registers only (-mgeneral-regs-only), so that a trampoline saves little. build.py makes x86_64.bin and x86_64.sym out
+ * of it and trampoline.S.
  *
  * Rules of the file
  *  - No allocation, no lock, no Python, no call into libc but errno's address.
- *  - No writes but counters, marks and invalidations; all shared words by atomics.
+ *  - No writes but counters, marks and invalidations; all shared words by atomics. (At Python's end: the client's table.)
  *  - Only an entry point returns NATIVE to a trampoline; everything unexpected ends there.
  */
 #include "change.h"
+#include "client.h"
 #include "rows.h"
 #include "sum.h"
 #include "writer.h"

@@ -20,7 +20,7 @@
         .text
         .globl  blob
 blob:
-        .ascii  "collfs01"
+        .ascii  "collfs02"
         .long   end - blob                      /* size of all */
         .long   0
 /* functions, as offsets from blob */
@@ -28,6 +28,7 @@ blob:
         .long   ldso_entry - blob
         .long   api_open - blob
         .long   api_xstat64 - blob
+        .long   api_fxstat64 - blob
         .long   probe - blob
         .long   swap_word - blob
         .long   store_word - blob
@@ -35,7 +36,8 @@ blob:
         .long   poke - blob
         .long   put - blob
         .long   sum64 - blob
-        .long   0                               /* an even number of them */
+        .long   c_initialize - blob
+        .long   c_finalize - blob
 /* templates: start, size, then the holes, relative to start (each the place of a rel32) */
 .macro ROW name
         .long   \name - blob, \name\()_end - \name

@@ -1,0 +1,2 @@
+/* What libdemo.so needs. */
+int part(void) { return 40; }
