@@ -9,10 +9,11 @@ import pytest
 from hypothesis import settings
 
 import childproc
+import countingfs
 import stracecount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Two shared cores: the time that one example takes says nothing. Failing examples can be pasted from the log.
 settings.register_profile("collfs", deadline=None, print_blob=True)
@@ -44,3 +45,12 @@ def strace_counts() -> Callable[..., tuple[childproc.Result, stracecount.Counts]
     if reason:
         pytest.skip(reason)
     return stracecount.strace_counts
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., countingfs.CountingMount]]:
+    """Mount a directory over itself in the node of a process: (directory, pid, ...) as CountingMount."""
+    if countingfs.why_not():
+        pytest.skip(countingfs.why_not())
+    with countingfs.over_themselves(tmp_path) as start:
+        yield start

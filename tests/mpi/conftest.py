@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import mpijob
+import nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,3 +69,12 @@ def site(tmp_path: Path, mpistart: Callable[..., Job]) -> Iterator[Site]:
     made = Site(tmp_path, mpistart)
     yield made
     made.close()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[nodes.Nodes]:
+    """Four nodes."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with nodes.Nodes(folder, 4) as made:
+        yield made

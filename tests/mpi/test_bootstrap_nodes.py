@@ -49,24 +49,6 @@ pytestmark = [
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    """Four nodes."""
-    folder = tmp_path / "cluster"
-    folder.mkdir()
-    with nodes.Nodes(folder, NODES) as made:
-        yield made
-
-
-@pytest.fixture
-def mount(tmp_path):
-    """As in test_nodes.py."""
-    if countingfs.why_not():
-        pytest.skip(countingfs.why_not())
-    with countingfs.over_themselves(tmp_path) as start:
-        yield start
-
-
-@pytest.fixture
 def server(cluster, mount, tmp_path):
     """The root's server on node 0, through the mounts: (mounts by node, address, environment of the job)."""
     from collfs_zmq.keys import new_secret

@@ -59,24 +59,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """Four nodes."""
-    folder = tmp_path / "cluster"
-    folder.mkdir()
-    with nodes.Nodes(folder, NODES) as made:
-        yield made
-
-
-@pytest.fixture
-def mount(tmp_path):
-    """Mount a directory over itself in the node of a process: (directory, pid, ...) as CountingMount."""
-    if countingfs.why_not():
-        pytest.skip(countingfs.why_not())
-    with countingfs.over_themselves(tmp_path) as start:
-        yield start
-
-
 @pytest.mark.timeout(200)
 def test_on_four_nodes_only_the_root_reaches_the_shared_file_system(mpirun, run_python, cluster, mount):
     plain = mpistack.plain(run_python)

@@ -62,15 +62,6 @@ def cluster(tmp_path, bench):
         yield made
 
 
-@pytest.fixture
-def mount(tmp_path):
-    """Mount a directory over itself in the node of a process: (directory, pid) as CountingMount."""
-    if countingfs.why_not():
-        pytest.skip(countingfs.why_not())
-    with countingfs.over_themselves(tmp_path) as start:
-        yield start
-
-
 def by_launcher(bench, cluster, start):
     """As ``srun --ntasks-per-node=1 collfs serve --tree`` would: every node is told the same, and its number."""
     env = {"COLLFS_NODES": ",".join(cluster.names)}
