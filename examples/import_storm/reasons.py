@@ -28,7 +28,7 @@ FOLDERS = "the shared folders themselves"
 #: Names below lib/pythonX.Y of the installation.
 _STDLIB = {
     START: (
-        "__future__ __pycache__ _collections_abc _sitebuiltins abc codecs encodings encodings/aliases "
+        "__future__ __pycache__ _bootlocale _collections_abc _sitebuiltins abc codecs encodings encodings/aliases "
         "encodings/latin_1 encodings/utf_8 genericpath importlib importlib/_bootstrap importlib/_bootstrap_external "
         "importlib/machinery importlib/util io lib-dynload os posixpath site site-packages stat types "
         "warnings zipimport"
@@ -60,7 +60,7 @@ _STDLIB = {
 }
 #: The same in site-packages: packages, with all that is in them.
 _PACKAGES = {
-    PTH: "_distutils_hack",
+    PTH: "_distutils_hack _virtualenv __pycache__",  # the second one in environments that virtualenv or tox has made
     COLLFS: "collfs collfs_local collfs_mpi collfs_zmq collfs_hydra collfs_pmix collfs_slurm collfs_flux "
     "collfs_torchrun",
     MPI: "mpi4py",
@@ -110,7 +110,7 @@ def reason(path: str, places: Sequence[str]) -> str:
             return PTH
         if re.fullmatch(r"collfs-[\w.]+\.dist-info(/entry_points\.txt)?", name):
             return COLLFS
-        return _WORDS["site"].get(name.partition("/")[0], "")
+        return _WORDS["site"].get(module(name).partition("/")[0], "")
     return _WORDS["stdlib"].get(module(name), "")
 
 

@@ -15,6 +15,7 @@ from realstack import PROGRAM
 
 RANKS = 8
 FIELDS = {
+    "host",
     "pid",
     "argv",
     "state",
