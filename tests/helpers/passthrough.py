@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-SOURCE = r"""
+#: The rows, and what tests read and set. A library of them needs no more (tests/patch).
+ROWS = r"""
 #define _GNU_SOURCE
-#include <collfs.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,23 +30,30 @@ static int failing(int row, const char *name) {
   errno = fail[row];
   return 1;
 }
-static int row_fxstat64(int v, int fd, struct stat64 *b) {
+int row_fxstat64(int v, int fd, struct stat64 *b) {
   return failing(0, 0) || v != 1 ? -1 : (int)syscall(SYS_fstat, fd, b);
 }
-static int row_xstat64(int v, const char *p, struct stat64 *b) {
+int row_xstat64(int v, const char *p, struct stat64 *b) {
   return failing(1, p) || v != 1 ? -1 : (int)syscall(SYS_stat, p, b);
 }
-static int row_open(const char *p, int f, mode_t m) { return failing(2, p) ? -1 : (int)syscall(SYS_open, p, f, m); }
-static int row_close(int fd) { return failing(3, 0) ? -1 : (int)syscall(SYS_close, fd); }
-static ssize_t row_read(int fd, void *b, size_t n) { return failing(4, 0) ? -1 : syscall(SYS_read, fd, b, n); }
-static off_t row_lseek(int fd, off_t o, int w) { return failing(5, 0) ? -1 : syscall(SYS_lseek, fd, o, w); }
-static void *row_mmap(void *a, size_t n, int p, int f, int fd, off_t o) {
+int row_open(const char *p, int f, mode_t m) { return failing(2, p) ? -1 : (int)syscall(SYS_open, p, f, m); }
+int row_close(int fd) { return failing(3, 0) ? -1 : (int)syscall(SYS_close, fd); }
+ssize_t row_read(int fd, void *b, size_t n) { return failing(4, 0) ? -1 : syscall(SYS_read, fd, b, n); }
+off_t row_lseek(int fd, off_t o, int w) { return failing(5, 0) ? -1 : syscall(SYS_lseek, fd, o, w); }
+void *row_mmap(void *a, size_t n, int p, int f, int fd, off_t o) {
   return failing(6, 0) ? MAP_FAILED : (void *)syscall(SYS_mmap, a, n, p, f, fd, o);
 }
-static int row_munmap(void *a, size_t n) { return failing(7, 0) ? -1 : (int)syscall(SYS_munmap, a, n); }
+int row_munmap(void *a, size_t n) { return failing(7, 0) ? -1 : (int)syscall(SYS_munmap, a, n); }
+"""
+
+SOURCE = (
+    ROWS
+    + r"""
+#include <collfs.h>
 const struct libc_collfs_api all = {row_fxstat64, row_xstat64, row_open, row_close,
                                     row_read,     row_lseek,   row_mmap, row_munmap};
 """
+)
 
 # For a program. Client(path).use(row, ...) installs the functions of these rows, of all rows without an argument.
 LOAD = """

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from childproc import Result, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from childproc import Arg
 
@@ -234,3 +234,26 @@ def _plain(quoted: str) -> str:
             out += bytes([_LETTERS[code]]) if code in _LETTERS else os.fsencode(code)
         end = match.end()
     return os.fsdecode(bytes(out + os.fsencode(quoted[end:])))
+
+
+def between(
+    counts: Counts, pids: Sequence[int], prefixes: Sequence[str], begins: Callable[[str], bool], ends: str
+) -> dict[int, list[tuple[str, str]]]:
+    """By rank, what its process did below *prefixes* from a path that *begins* to the path *ends*: (call, path).
+
+    :param pids: of the ranks, in their order
+    """
+    rank_of = {pid: rank for rank, pid in enumerate(pids)}
+    live: set[int] = set()
+    made: dict[int, list[tuple[str, str]]] = {rank: [] for rank in rank_of.values()}
+    for op in counts.ops:
+        rank = rank_of.get(op.process)
+        if rank is None:
+            continue
+        if op.path == ends:
+            live.discard(rank)
+        elif begins(op.path):
+            live.add(rank)
+        elif rank in live and op.path.startswith(tuple(prefixes)):
+            made[rank].append((op.call, op.path))
+    return made

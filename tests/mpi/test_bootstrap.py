@@ -36,19 +36,8 @@ __import__("collfs").finalize()
 
 def since(counts, name, told):
     """Operations below the prefixes by rank, from the mark *name* to the mark ``up``."""
-    rank_of = {one["pid"]: rank for rank, one in enumerate(told)}
-    live, made = set(), {rank: [] for rank in rank_of.values()}
-    for op in counts.ops:
-        rank = rank_of.get(op.process)
-        if rank is None:
-            continue
-        if op.path == f"/collfs-test/{name}":
-            live.add(rank)
-        elif op.path == "/collfs-test/up":
-            live.discard(rank)
-        elif rank in live and op.path.startswith(tuple(PREFIXES)):
-            made[rank].append((op.call, op.path))
-    return made
+    begins = f"/collfs-test/{name}"
+    return stracecount.between(counts, [one["pid"] for one in told], PREFIXES, begins.__eq__, "/collfs-test/up")
 
 
 def is_ours(path):

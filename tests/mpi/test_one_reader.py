@@ -74,17 +74,8 @@ def test_only_the_root_reads_and_every_rank_computes_the_same(mpirun, plain, tmp
 
 def after_marks(counts, mark, told):
     """Path operations below the prefixes by rank, between its two marks."""
-    rank_of = {one["pid"]: rank for rank, one in enumerate(told)}
-    live, made = set(), {rank: [] for rank in rank_of.values()}
-    for op in counts.ops:
-        rank = rank_of.get(op.process)
-        if rank is None:
-            continue
-        if op.path.startswith(mark):
-            (live.discard if op.path == mark else live.add)(rank)
-        elif rank in live and op.path.startswith(tuple(PREFIXES)):
-            made[rank].append((op.call, op.path))
-    return made
+    pids = [one["pid"] for one in told]
+    return stracecount.between(counts, pids, PREFIXES, lambda path: path.startswith(mark), mark)
 
 
 @pytest.mark.slow

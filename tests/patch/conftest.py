@@ -8,38 +8,13 @@ import subprocess
 
 import pytest
 
+import passthrough
 from patchstate import INSTALL, PRELUDE
 
-COUNTER = r"""
-#define _GNU_SOURCE
+COUNTER = (
+    passthrough.ROWS
+    + r"""
 #include <dlfcn.h>
-#include <errno.h>
-#include <stdarg.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-/* in the order of the table: how often called; what to fail with (errno, 0: don't) */
-long calls[8];
-int fail[8];
-const char *only = "";          /* open and xstat64 fail only for names with this in them */
-static int failing(int row, const char *name) {
-  calls[row]++;
-  if (!fail[row] || (name && !strstr(name, only))) return 0;
-  errno = fail[row];
-  return 1;
-}
-/* not libc's functions: what is tested must not depend on them; syscall() sets errno like any other */
-int row_fxstat64(int v, int fd, void *b) { return failing(0, 0) || v != 1 ? -1 : syscall(SYS_fstat, fd, b); }
-int row_xstat64(int v, const char *p, void *b) { return failing(1, p) || v != 1 ? -1 : syscall(SYS_stat, p, b); }
-int row_open(const char *p, int f, unsigned m) { return failing(2, p) ? -1 : syscall(SYS_open, p, f, m); }
-int row_close(int fd) { return failing(3, 0) ? -1 : syscall(SYS_close, fd); }
-long row_read(int fd, void *b, size_t n) { return failing(4, 0) ? -1 : syscall(SYS_read, fd, b, n); }
-long row_lseek(int fd, long o, int w) { return failing(5, 0) ? -1 : syscall(SYS_lseek, fd, o, w); }
-void *row_mmap(void *a, size_t n, int p, int f, int fd, long o) {
-  return failing(6, 0) ? MAP_FAILED : (void *)syscall(SYS_mmap, a, n, p, f, fd, o);
-}
-int row_munmap(void *a, size_t n) { return failing(7, 0) ? -1 : syscall(SYS_munmap, a, n); }
 int errno_after_dlopen(const char *name) {
   errno = 77;
   void *handle = dlopen(name, RTLD_NOW);
@@ -48,6 +23,7 @@ int errno_after_dlopen(const char *name) {
   return kept;
 }
 """
+)
 
 ROWS = """
 import ctypes, errno, os
