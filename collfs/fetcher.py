@@ -26,7 +26,7 @@ from errno import EAGAIN, EDQUOT, EHOSTDOWN, EIO, ENOENT, ENOSPC, ENOTDIR, EREMO
 
 from . import _libc
 from .awaiting import Awaiting, give_import_lock
-from .interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_NATIVE, K_REG, K_UNKNOWN, K_WRITTEN
+from .interpose.machine.layout import F_COMPLETE, F_STAT, K_ABSENT, K_DIR, K_FILE, K_NATIVE, K_REG, K_UNKNOWN, K_WRITTEN
 from .record import CONTENT, LIST, META, NAMES, Record, Want
 from .store.node import wait_for_lock
 from .transport import Transport
@@ -106,6 +106,11 @@ class Fetcher:
             return False
         return self.exclude is None or not self.exclude(path)
 
+    @property
+    def table_suffices(self) -> bool:
+        """Whether nothing need be wanted that the table knows; not so where others must be told of it."""
+        return self._told is None
+
     def settled(self, path: str, aspect: str) -> bool:
         """Whether wanting *aspect* of the managed *path* would do nothing: a short way, for most are on the node."""
         return self._told is None and not self._lacks(path, aspect)
@@ -135,7 +140,7 @@ class Fetcher:
             return kind == K_REG
         if aspect in (LIST, NAMES):
             return kind == K_DIR and not word & F_COMPLETE
-        return kind in (K_REG, K_DIR) and not self.table.knows_stat(path)
+        return kind in (K_REG, K_DIR) and not word & F_STAT
 
     def known_names(self, directory: str) -> list[str] | None:
         """The names in a completely listed directory; None: not known."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import sys
 from ctypes import c_uint32, c_uint64, sizeof
 
 from .. import _libc
@@ -32,12 +31,13 @@ from ..interpose.machine.layout import (
     WRITTEN,
     Entry,
     News,
+    Search,
     TableHeader,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..interpose.machine.code import Code
     from ..record import Stat
@@ -46,7 +46,6 @@ SIZE = 1 << 28  # address space only: about 700,000 names
 STEP = 1 << 20
 SLOT_BITS = 13
 G = 10**9
-ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # os.fsencode costs twice as much
 
 
 def pack_stat(st: Stat) -> bytes:
@@ -103,9 +102,11 @@ class Table:
                 f"{path}: magic {self.header.magic:#x}, version {self.header.version}, size {self.header.size};"
                 f" expected {TABLE_MAGIC:#x}, {TABLE_VERSION}, {self.size}"
             )
-        self._words = memoryview((c_uint32 * (self.size // 4)).from_address(self.address)).cast("B").cast("I")
         self._news = News()
-        self._where = c_uint32()
+        self._searches: list[Search] = []
+        #: (path: str) -> int: what is known of *path*, spelled anyhow: ``entry.word``, and ``F_STAT`` if its metadata
+        #: is recorded; absence by an ancestor's listing is ``K_ABSENT``. Machine code (``machine/python.h``)
+        self.probe = code.prober(self.address)
 
     def _format(self) -> None:
         header, start = self.header, _first_free()
@@ -118,15 +119,19 @@ class Table:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def probe(self, path: str) -> int:
-        """What is known of *path*, spelled anyhow: ``entry.word``; absence by an ancestor's listing is ``K_ABSENT``."""
-        return self.code.probe(self.address, path.encode(ENCODING, ERRORS), self._where)  # type: ignore[no-any-return]
+    def searcher(self, suffixes: Sequence[str], bytecode: str) -> Callable[[str, str], int]:
+        """A function (directory, name): what is known of a module that importlib is going to look for there.
 
-    def knows_stat(self, path: str) -> bool:
-        """Whether the metadata of *path*, an entry, is recorded."""
-        where = c_uint32()
-        self.code.probe(self.address, path.encode(ENCODING, ERRORS), where)
-        return where.value != 0 and self._words[2 * where.value + _ST] != 0
+        ``SEEK_HERE``: all that importlib will look at is on the node; ``SEEK_ELSEWHERE``: it will find nothing there;
+        ``SEEK_ASK``: something is missing, or unclear.
+
+        :param suffixes: of modules, in importlib's order
+        :param bytecode: how the names in ``__pycache__`` end
+        """
+        text = "".join([suffix + "\0" for suffix in suffixes])
+        search = Search(self.address, text.encode(), bytecode.encode())  # ctypes adds the last NUL
+        self._searches.append(search)
+        return self.code.seeker(ctypes.addressof(search))
 
     def entry(self, path: str) -> Entry | None:
         """The entry of *path*, or None."""
@@ -291,9 +296,6 @@ class Table:
     def close(self) -> None:
         """Close the descriptor. The mapping stays: a thread may be reading it."""
         self._file.close()
-
-
-_ST = Entry.st.offset // 4
 
 
 def name_hash(key: bytes) -> int:

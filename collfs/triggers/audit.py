@@ -10,18 +10,24 @@ os.listdir          the path                                    its listing
 os.scandir          the path                                    its listing
 ==================  ==========================================  =====================================
 
-A hook can't be removed, and there are tens of thousands of events in an import: it returns at once for other events and
-after ``finalize`` (115 ns an event, measured).
+There are tens of thousands of events in an import, and most of these five announce what the node has already: the hook
+is machine code (``interpose/machine/python.h``), which calls the handlers here only where something may be missing. It
+can't be removed, and returns at once after ``finalize``.
 
-Rules of the file: never raises (an exception would stop the very call that is announced) but KeyboardInterrupt.
+::
+
+    PySys_Audit --> py_audit --(one of the five, under a prefix, not known)--> _dispatchers --> handler of the session
+
+Rules of the file: never raises (an exception would stop the very call that is announced) but KeyboardInterrupt. What
+the machine code has a pointer to lives for ever.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
-import sys
 
-from ..interpose.machine.layout import K_DIR
+from ..interpose.machine.layout import EVENTS, K_DIR, Events
 from ..record import CONTENT, LIST, Want
 
 TYPE_CHECKING = False
@@ -35,14 +41,21 @@ if TYPE_CHECKING:
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
-_events: dict[str, Handler] = {}  # of the session that is serving
-_added = False
+_handlers: dict[str, Handler] = {}  # of the session that is serving
 
 
-def _hook(event: str, args: tuple[object, ...]) -> None:
-    handler = _events.get(event)
-    if handler is not None:
-        handler(args)
+def _dispatcher(event: str) -> Handler:
+    def dispatch(args: tuple[object, ...]) -> None:
+        handler = _handlers.get(event)
+        if handler is not None:
+            handler(args)
+
+    return dispatch
+
+
+_dispatchers = [_dispatcher(event) for event in EVENTS]
+for _function in _dispatchers:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_function))
 
 
 class Audit:
@@ -59,16 +72,26 @@ class Audit:
         }
 
     def install(self) -> None:
-        """Have the events handled. The hook is added once for the rest of this interpreter's life."""
-        global _added
-        _events.update(self.handlers)
-        if not _added:
-            sys.addaudithook(_hook)
-            _added = True
+        """Have the events handled. The hook is added once for the rest of this interpreter's life.
+
+        :raises RuntimeError: if another audit hook refuses it
+        """
+        _handlers.update(self.handlers)
+        table = self.fetcher.table
+        events = table.code.events
+        events.table, events.all = table.address, not self.fetcher.table_suffices
+        events.none = id(None)
+        current = ctypes.pythonapi.PyInterpreterState_Get
+        current.restype = ctypes.c_void_p
+        events.interpreter = current()
+        for number, function in enumerate(_dispatchers):
+            events.handlers[number] = id(function)
+        table.code.hook_events()
 
     def stop(self) -> None:
-        """From now on the hook finds no event that it knows."""
-        _events.clear()
+        """From now on the hook does nothing."""
+        ctypes.memset(ctypes.addressof(self.fetcher.table.code.events), 0, ctypes.sizeof(Events))
+        _handlers.clear()
 
     def _barrier(self, handler: Handler) -> Handler:
         def handle(args: tuple[object, ...]) -> None:

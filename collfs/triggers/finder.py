@@ -5,6 +5,9 @@ the names known, the exact candidates of a module follow as in ``importlib._boot
 directory first, then the suffixes in importlib's order. The first match ends the search. Its cached bytecode
 is wanted with its content; an extension module's content is wanted later, by the audit event that names its file.
 
+Mostly the node has all that already. Machine code finds that out with one call for each directory
+(``interpose/machine/python.h``, which looks for the same candidates in the same order); the code here is for the rest.
+
 Rules of the file: :meth:`Finder.find_spec` returns None, always.
 """
 
@@ -13,12 +16,20 @@ from __future__ import annotations
 import _imp
 import sys
 
-from ..interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_REG
+from ..interpose.machine.layout import (
+    F_COMPLETE,
+    K_DIR,
+    K_FILE,
+    K_REG,
+    SEEK_ASK,
+    SEEK_ELSEWHERE,
+    SEEK_HERE,
+)
 from ..record import CONTENT, LIST, META, Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
     from ..fetcher import Fetcher
@@ -41,14 +52,8 @@ def _bytecode_end() -> str:
 BYTECODE_END = _bytecode_end()
 
 
-class _Any:
-    """Every name may be there: the table is asked."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
-ANY = _Any()
+def _ask(directory: str, name: str) -> int:
+    return SEEK_ASK
 
 
 class Finder:
@@ -61,7 +66,7 @@ class Finder:
         self.fetcher, self.on_invalidate = fetcher, on_invalidate
         self.active = True
         self._managed: dict[str, str] = {}  # entry of a path -> directory; empty: not managed
-        self._listed: dict[str, tuple[int, frozenset[str]]] = {}
+        self._seek = fetcher.table.searcher(SUFFIXES, BYTECODE_END) if BYTECODE_END and fetcher.table_suffices else _ask
 
     def find_spec(self, fullname: str, path: Sequence[object] | None = None, target: ModuleType | None = None) -> None:
         """Want what importlib is going to look at. PEP 451; None: ask the next finder."""
@@ -69,9 +74,9 @@ class Finder:
             return
         try:
             if path is None:
-                self._announce(fullname, sys.path, self._names)
+                self._announce(fullname, sys.path)
             else:
-                self._announce(fullname.rpartition(".")[2], path, self._listing)
+                self._announce(fullname.rpartition(".")[2], path)
         except Exception as exc:
             self.active = False
             self.fetcher.messages.warn("finder", f"the import trigger failed and is off: {type(exc).__name__}: {exc}")
@@ -82,8 +87,8 @@ class Finder:
             self.fetcher.forgive()
             self.on_invalidate()
 
-    def _announce(self, tail: str, path: Sequence[object], names_in: Callable[[str], Container[str] | None]) -> None:
-        managed = self._managed
+    def _announce(self, tail: str, path: Sequence[object]) -> None:
+        managed, seek = self._managed, self._seek if sys.pycache_prefix is None else _ask
         for entry in list(path):
             if not isinstance(entry, str):
                 continue
@@ -92,62 +97,37 @@ class Finder:
                 directory = managed[entry] = entry.rstrip("/") if self.fetcher.managed(entry) else ""
             if not directory:
                 continue
-            names = names_in(directory)
-            if names is None:
-                continue
-            base = f"{directory}/{tail}"
-            if tail in names and self.fetcher.kind(base) == K_DIR:
-                inner = self._listing(base)
-                if inner is not None and self._module(base, "__init__", inner):
-                    return
-            if self._module(directory, tail, names):
+            known = seek(directory, tail)
+            if known == SEEK_HERE or (known != SEEK_ELSEWHERE and self._look(directory, tail)):
                 return
 
-    def _names(self, directory: str) -> frozenset[str] | None:
-        """The names in *directory*, of ``sys.path``, wanted if they aren't known; None: they stay unknown.
+    def _look(self, directory: str, tail: str) -> bool:
+        """Want what is missing of the module in *directory*; whether it is there."""
+        if not self._listed(directory):
+            return False
+        base = f"{directory}/{tail}"
+        if self.fetcher.kind(base) == K_DIR and self._listed(base) and self._module(base, "__init__"):
+            return True
+        return self._module(directory, tail)
 
-        Kept until the entry changes: each top-level module is looked for here, mostly in vain, and a probe of the table
-        for each of its names costs more.
-        """
+    def _listed(self, directory: str) -> bool:
+        """Whether all names in *directory* are known, which are wanted if they aren't."""
+        if not self.fetcher.settled(directory, LIST):
+            self.fetcher.want([Want(directory, LIST)])
         word = self.fetcher.table.probe(directory)
-        kept = self._listed.get(directory)
-        if kept is not None and kept[0] == word:
-            return kept[1]
-        if word & 0xFF == K_ABSENT:
-            return None  # the zip archive in sys.path: looked at for each top-level module
-        self.fetcher.want([Want(directory, LIST)])
-        names = self.fetcher.known_names(directory)
-        if names is None:
-            return None
-        listed = frozenset(names)
-        self._listed[directory] = (self.fetcher.table.probe(directory), listed)
-        return listed
+        return word & 0xFF == K_DIR and word & F_COMPLETE != 0
 
-    def _listing(self, directory: str) -> Container[str] | None:
-        """The same of the directory of a package, without its names: they are few, most are there, and to read them
-        costs as much as thirty probes (in a process whose memory is cold, a third of a find).
-        """
-        word = self.fetcher.table.probe(directory)
-        if word & 0xFF == K_DIR and word & F_COMPLETE:
-            return ANY
-        if word & 0xFF == K_ABSENT:
-            return None
-        self.fetcher.want([Want(directory, LIST)])
-        word = self.fetcher.table.probe(directory)
-        return ANY if word & 0xFF == K_DIR and word & F_COMPLETE else None
-
-    def _module(self, directory: str, stem: str, names: Container[str]) -> bool:
+    def _module(self, directory: str, stem: str) -> bool:
         for suffix in SUFFIXES:
-            if stem + suffix in names:
-                file = f"{directory}/{stem}{suffix}"
-                if self.fetcher.kind(file) not in (K_FILE, K_REG):
-                    continue  # importlib wants a regular file (_path_isfile)
-                wanted = self._wanted(directory, stem, suffix, file)
-                for path, aspect in wanted:
-                    if not self.fetcher.settled(path, aspect):
-                        self.fetcher.want([Want(*want) for want in wanted])
-                        break
-                return True
+            file = f"{directory}/{stem}{suffix}"
+            if self.fetcher.kind(file) not in (K_FILE, K_REG):
+                continue  # importlib wants a regular file (_path_isfile)
+            wanted = self._wanted(directory, stem, suffix, file)
+            for path, aspect in wanted:
+                if not self.fetcher.settled(path, aspect):
+                    self.fetcher.want([Want(*want) for want in wanted])
+                    break
+            return True
         return False
 
     @staticmethod

@@ -24,8 +24,10 @@ TWINS = {
     "struct table": layout.TableHeader,
     "struct entry": layout.Entry,
     "struct news": layout.News,
+    "struct search": layout.Search,
+    "struct events": layout.Events,
 }
-CONSTANT = re.compile(r"(K|F|MAX|TABLE|PUT)_\w+|RING|SEEN|WRITTEN|MISS_LOG|STAT_SIZE")
+CONSTANT = re.compile(r"(K|F|MAX|TABLE|PUT|SEEK)_\w+|RING|SEEN|WRITTEN|MISS_LOG|STAT_SIZE")
 C_TYPES: dict[type, str] = {
     ctypes.c_int: "int",
     ctypes.c_uint: "unsigned",
@@ -95,6 +97,9 @@ def test_every_constant_has_the_value_of_its_twin_in_c(compiled):
     values = {k: v for k, v in vars(layout).items() if CONSTANT.fullmatch(k) and isinstance(v, int)}
     for prefix, names in (("OP", layout.OPERATIONS), ("O", layout.OUTCOMES), ("R", layout.ROW_NAMES)):
         values.update({f"{prefix}_{name.upper()}": i for i, name in enumerate(names)})
+    values.update({f"EV_{event.rpartition('.')[2].upper()}": i for i, event in enumerate(layout.EVENTS)})
+    values.update({f"PY_{name.partition('_')[2]}": i for i, name in enumerate(layout.PYTHON_FUNCTIONS)})
+    values.update(EVENTS=len(layout.EVENTS), PY_FUNCTIONS=len(layout.PYTHON_FUNCTIONS))
     values.update(OPS=len(layout.OPERATIONS), OUTCOMES=len(layout.OUTCOMES), ROWS=len(layout.ROW_NAMES))
     assert {"K_WRITTEN", "F_LINK", "MAX_FD", "WRITTEN", "PUT_FULL", "OP_CHANGE", "R_MUNMAP"} <= values.keys()
     got = compiled(c_prints(values), head='#include "writer.h"\nstruct cell cell;')

@@ -9,10 +9,22 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from collfs.interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_FILE, K_NATIVE, K_REG, K_UNKNOWN
+from collfs.interpose.machine.layout import (
+    F_COMPLETE,
+    F_STAT,
+    K_ABSENT,
+    K_DIR,
+    K_FILE,
+    K_NATIVE,
+    K_REG,
+    K_UNKNOWN,
+    SEEK_ASK,
+)
 from collfs.record import Stat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from collfs.record import Record
 
 FILE = Stat(0o100644, 1, 2, 1, 0, 0, 0, 3, 4096, 8, 10**18, 10**18, 10**18)
@@ -26,10 +38,10 @@ class Table:
         self.header = SimpleNamespace(entries=0, staged_bytes=0, sequence=0, epoch=0)
 
     def probe(self, path: str) -> int:
-        return self.kinds.get(path, K_UNKNOWN)
+        return self.kinds.get(path, K_UNKNOWN) | (F_STAT if path in self.kinds else 0)
 
-    def knows_stat(self, path: str) -> bool:
-        return path in self.kinds
+    def searcher(self, suffixes: object, bytecode: str) -> Callable[[str, str], int]:
+        return lambda directory, name: SEEK_ASK
 
 
 class Stager:

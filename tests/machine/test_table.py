@@ -18,6 +18,7 @@ from collfs.interpose.machine.layout import (
     F_COMPLETE,
     F_LINK,
     F_MIRROR,
+    F_STAT,
     K_ABSENT,
     K_DIR,
     K_FILE,
@@ -240,7 +241,9 @@ class TableMachine(RuleBasedStateMachine):
             return
         for path in PATHS:
             word, wanted = self.table.probe(path), self.expected(path)
-            assert word & 0xFFFFFFFF == wanted, (path, hex(word), hex(wanted))
+            assert word & 0xFFFFFFFF & ~F_STAT == wanted, (path, hex(word), hex(wanted))
+            recorded = word & 0xFF in (K_FILE, K_REG, K_DIR) and self.model[path].st is not None
+            assert bool(word & F_STAT) == recorded, path
             if word & 0xFF in (K_FILE, K_DIR):
                 assert self.table.copy_of(word) == self.model[path].copy, path
 

@@ -40,7 +40,7 @@ def test_damaged_machine_code_is_refused(patching, tree, damage, word):
 real = os.read
 def read(fd, n):
     content = real(fd, n)
-    return {damage} if content[:8] == b"collfs02" else content
+    return {damage} if content[:8] == b"collfs03" else content
 os.read = read
 refusal(Interposer, {word!r})
 native_session({word!r}, {tree!r})

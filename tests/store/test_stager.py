@@ -11,6 +11,7 @@ import smalltmpfs
 from collfs import _libc
 from collfs.interpose.machine.layout import (
     F_LINK,
+    F_STAT,
     K_ABSENT,
     K_FILE,
     K_NATIVE,
@@ -85,8 +86,8 @@ def test_more_than_max_store_bytes_is_counted_and_stays_native(stager, stage, tr
     assert "max_store_bytes" in stager.trouble
     entry = stager.table.entry(tree + "/g")
     assert stager.table.stat_of(entry)[7] == len("content of g"), "its metadata is known all the same"
-    assert stager.table.knows_stat(tree + "/g")
-    assert not stager.table.knows_stat(tree + "/nothing of that name")
+    assert stager.table.probe(tree + "/g") & F_STAT
+    assert not stager.table.probe(tree + "/nothing of that name") & F_STAT
     assert stage(CONTENT, tree + "/hard") == [True]  # the same file: no more bytes
     assert kind(stager, tree + "/hard") == K_FILE
 

@@ -7,13 +7,15 @@ import sys
 
 import pytest
 
-from collfs.interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_REG
+from collfs.interpose.machine.layout import F_COMPLETE, K_ABSENT, K_DIR, K_REG, SEEK_ASK
 from collfs.record import CONTENT, LIST, META
 from collfs.triggers.finder import Finder
 
 
 class Fetcher:
     """Manages all, knows nothing."""
+
+    table_suffices = True
 
     def __init__(self):
         self.wanted = []
@@ -25,11 +27,14 @@ class Fetcher:
     def probe(self, path: str) -> int:
         return 0
 
+    def searcher(self, suffixes, bytecode):
+        return lambda directory, name: SEEK_ASK
+
     def want(self, wants):
         self.wanted += wants
 
-    def known_names(self, directory: str) -> list[str] | None:
-        return None
+    def settled(self, path, aspect):
+        return self.probe(path) & 0xFF == K_ABSENT
 
 
 @pytest.fixture
@@ -73,9 +78,6 @@ class Knowing(Fetcher):
     def settled(self, path, aspect):
         return (path, aspect) in self.settles
 
-    def known_names(self, directory):
-        return ["module.py"]
-
 
 def found(fetcher):
     finder = Finder(fetcher, lambda: None)
@@ -95,6 +97,13 @@ def test_what_python_reads_of_a_module_is_wanted_as_long_as_anything_is_missing(
         assert found(fetcher) == both
     fetcher.wanted, fetcher.settles = [], set(both)
     assert found(fetcher) == []
+
+
+def test_a_listing_that_others_may_have_to_be_told_of_is_wanted_though_it_is_known():
+    fetcher = Knowing()
+    fetcher.table_suffices = False
+    Finder(fetcher, lambda: None).find_spec("module", ["/p"])
+    assert ("/p", LIST) in [(want.path, want.aspect) for want in fetcher.wanted]
 
 
 def test_an_entry_of_the_path_that_is_absent_is_no_want(fetcher, monkeypatch):

@@ -261,7 +261,7 @@ class MpiTransport(ReadingTransport):
         if not self._any_thread and get_ident() != self.main:
             return False
         if leader is not None:
-            leader.hurry = now
+            leader.hurry()
             while not self.ended and leader.pump():
                 pass
         elif now - self._looked > LOOK:

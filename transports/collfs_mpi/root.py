@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CROWDED = 64 << 20  # bytes of content that wait in memory; beyond, the copies in the store are sent
 AT_ONCE = 1 << 20  # bytes that the wanting thread sends itself, if there is a thread for the rest
 BRISK = 2e-3  # so long after something has moved no pause is made
-IDLE = 0.02  # seconds between two looks of the thread, if nobody wakes it
+IDLE = 0.5  # seconds between two looks of the thread when nothing is left to do: who brings something wakes it
 
 
 class Publisher:

@@ -17,16 +17,29 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, c_char_p, c_int64, c_uint32, c_uint64, c_void_p, py_object, pythonapi
 
 from ... import _libc
 from ...errors import InterposeRefused
-from .layout import CELL_SIZE, TEMPLATE_ROW, TEMPLATES, BlobHeader, Cell, News
+from .layout import CELL_SIZE, PYTHON_FUNCTIONS, TEMPLATE_ROW, TEMPLATES, BlobHeader, Cell, Events, News
 
-MAGIC = int.from_bytes(b"collfs02", "little")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAGIC = int.from_bytes(b"collfs03", "little")
 REACH = (1 << 31) - (1 << 24)  # a rel32 jump, with room to spare
 PAGE = 4096
 CODE_NAME = b"collfs-code"  # what /proc/self/maps calls it
+
+
+METH_O, METH_FASTCALL = 0x8, 0x80  # Include/methodobject.h
+
+
+class _MethodDef(ctypes.Structure):
+    """``PyMethodDef`` (Doc/c-api/structures.rst)."""
+
+    _fields_ = [("ml_name", c_char_p), ("ml_meth", c_void_p), ("ml_flags", ctypes.c_int), ("ml_doc", c_char_p)]
 
 
 latest: list[Code] = []  # the one that was mapped last in this process; none is ever unmapped
@@ -90,7 +103,39 @@ class Code:
         self.poke = PYFUNCTYPE(c_int64, c_void_p, c_char_p, c_uint64, c_uint64)(at + h.poke)
         self.put = PYFUNCTYPE(c_int64, c_void_p, POINTER(News))(at + h.put)
         self.sum64 = CFUNCTYPE(c_uint64, c_void_p, c_uint64, c_uint64)(at + h.sum64)
+        for i, name in enumerate(PYTHON_FUNCTIONS):
+            self.cell.python[i] = ctypes.cast(getattr(pythonapi, name), c_void_p).value or 0
+        self._definitions: list[_MethodDef] = []  # CPython keeps pointers to them
+        self._hooked = False
+        self.events = Events()
         latest[:] = [self]
+
+    def prober(self, table: int) -> Callable[[str], int]:
+        """``Table.probe`` of the table at this address."""
+        return self._function(b"probe", self.header.py_probe, METH_O, table)  # type: ignore[no-any-return]
+
+    def seeker(self, search: int) -> Callable[[str, str], int]:
+        """``Table.seek`` for the :class:`~.layout.Search` at this address."""
+        return self._function(b"seek", self.header.py_seek, METH_FASTCALL, search)  # type: ignore[no-any-return]
+
+    def _function(self, name: bytes, offset: int, flags: int, own: int) -> object:
+        """A built-in function that runs the code at *offset*, with the integer *own* for its ``self``."""
+        definition = _MethodDef(name, self.base + offset, flags, None)
+        self._definitions.append(definition)
+        new = pythonapi.PyCFunction_NewEx  # not of the stable ABI, but a function in all versions from 3.9 to 3.14
+        new.restype, new.argtypes = py_object, (POINTER(_MethodDef), py_object, c_void_p)
+        return new(definition, own, None)
+
+    def hook_events(self) -> None:
+        """Have CPython tell :attr:`events` of what it does, for the rest of its life: such a hook can't be removed.
+
+        :raises RuntimeError: if another audit hook doesn't allow it
+        """
+        if not self._hooked:
+            add = PYFUNCTYPE(ctypes.c_int, c_void_p, c_void_p)(("PySys_AddAuditHook", pythonapi))
+            if add(self.base + self.header.py_audit, ctypes.addressof(self.events)):
+                raise RuntimeError("the audit hook was refused")
+            self._hooked = True
 
     def map(self, trampolines: bytes) -> None:
         """Map the blob with *trampolines* behind it. Only before the first site jumps there."""

@@ -5,7 +5,7 @@
  *   | table  --------------+---------------------->| header | miss log   | heap: slots, entries, stats, strings  |
  *   | off, floor           |                       +--------+------------+---------------------------------------+
  *   | rows, under --> api  |                           |                     ^         ^        ^
- *   | mirror_fds, count    |                           +--- slots -----------+  slot --+ entry -+- st, link, copy
+ *   | mirror_fds, python   |                           +--- slots -----------+  slot --+ entry -+- st, link, copy
  *   +----------------------+
  *
  * Rules of the file
@@ -50,10 +50,18 @@ enum {
   F_COMPLETE = 1 << 8, /* directory: every child has an entry */
   F_MIRROR = 1 << 9,   /* directory: the copy's path is a mirror directory */
   F_LINK = 1 << 10,    /* the last component of this name is a symbolic link */
+  F_STAT = 1 << 11,    /* given to Python only: st is recorded */
 };
 
 enum { OP_OPEN, OP_STAT, OP_ACCESS, OP_READLINK, OP_OPENDIR, OP_CHANGE, OPS };
 enum { O_REDIRECTED, O_ABSENT, O_NATIVE, O_FALLBACK, OUTCOMES };
+enum { SEEK_ASK, SEEK_HERE, SEEK_ELSEWHERE };
+enum { EV_OPEN, EV_IMPORT, EV_DLOPEN, EV_LISTDIR, EV_SCANDIR, EVENTS };
+/* CPython's functions: PyUnicode_AsUTF8AndSize, ... (machine/code.py has their whole names in this order) */
+enum {
+  PY_AsUTF8AndSize, PY_GetLength, PY_EncodeFSDefault, PY_AsString, PY_DecRef, PY_Clear, PY_Occurred, PY_AsVoidPtr,
+  PY_FromUnsignedLongLong, PY_AsLong, PY_GetItem, PY_CallFunctionObjArgs, PY_Get, PY_FUNCTIONS
+};
 enum { R_FXSTAT64, R_XSTAT64, R_OPEN, R_CLOSE, R_READ, R_LSEEK, R_MMAP, R_MUNMAP, ROWS };
 
 struct cell {
@@ -75,6 +83,23 @@ struct cell {
   u64 row_calls[ROWS];
   u64 count[OPS][OUTCOMES];
   u64 mirror_fds[MAX_FD / 64];
+  u64 python[PY_FUNCTIONS]; /* addresses of CPython's functions */
+};
+
+/* behind py_seek's self: how modules are called, in importlib's order */
+struct search {
+  u64 table;    /* address of the table */
+  u64 suffixes; /* of modules, one behind the other, each ending with a NUL; an empty one ends them */
+  u64 bytecode; /* how names in __pycache__ end: ".cpython-311.pyc" */
+};
+
+/* what PySys_AddAuditHook gives back to its hook (Doc/c-api/sys.rst, PEP 578) */
+struct events {
+  u64 table;
+  u64 interpreter;      /* PyInterpreterState * of the session: other interpreters have another `sys` */
+  u64 none;             /* Py_None */
+  u64 all;              /* what is known isn't left out */
+  u64 handlers[EVENTS]; /* Python functions that take the event's arguments; 0: it is ignored */
 };
 
 struct prefix {

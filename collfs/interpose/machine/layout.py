@@ -11,11 +11,31 @@ TABLE_MAGIC, TABLE_VERSION = 0x464C4C43, 2
 MAX_PREFIX, RING, SEEN, WRITTEN, MISS_LOG, MAX_FD = 64, 128, 4096, 4096, 1 << 18, 4096
 
 K_UNKNOWN, K_FILE, K_REG, K_DIR, K_ABSENT, K_NATIVE, K_WRITTEN = range(7)
-F_COMPLETE, F_MIRROR, F_LINK = 1 << 8, 1 << 9, 1 << 10
+F_COMPLETE, F_MIRROR, F_LINK, F_STAT = 1 << 8, 1 << 9, 1 << 10, 1 << 11
+SEEK_ASK, SEEK_HERE, SEEK_ELSEWHERE = range(3)
 
 OPERATIONS = ("open", "stat", "access", "readlink", "opendir", "change")
 OUTCOMES = ("redirected", "absent", "native", "fallback")
 ROW_NAMES = ("fxstat64", "xstat64", "open", "close", "read", "lseek", "mmap", "munmap")
+
+#: events of the audit hook, EV_OPEN and so on
+EVENTS = ("open", "import", "ctypes.dlopen", "os.listdir", "os.scandir")
+#: what the machine code calls, PY_AsUTF8AndSize and so on
+PYTHON_FUNCTIONS = (
+    "PyUnicode_AsUTF8AndSize",
+    "PyUnicode_GetLength",
+    "PyUnicode_EncodeFSDefault",
+    "PyBytes_AsString",
+    "Py_DecRef",
+    "PyErr_Clear",
+    "PyErr_Occurred",
+    "PyLong_AsVoidPtr",
+    "PyLong_FromUnsignedLongLong",
+    "PyLong_AsLong",
+    "PyTuple_GetItem",
+    "PyObject_CallFunctionObjArgs",
+    "PyInterpreterState_Get",
+)
 
 STAT_SIZE = 144  # struct stat on x86-64: arch/x86/include/uapi/asm/stat.h
 #: struct stat on x86-64, as struct.pack format: st_dev, st_ino, st_nlink, st_mode, st_uid, st_gid, padding, st_rdev,
@@ -46,6 +66,7 @@ class Cell(Structure):
         ("row_calls", c_uint64 * len(ROW_NAMES)),
         ("count", (c_uint64 * len(OUTCOMES)) * len(OPERATIONS)),
         ("mirror_fds", c_uint64 * (MAX_FD // 64)),
+        ("python", c_uint64 * len(PYTHON_FUNCTIONS)),
     ]
 
 
@@ -101,6 +122,24 @@ class Entry(Structure):
     ]
 
 
+class Search(Structure):
+    """``struct search``: how modules are called."""
+
+    _fields_ = [("table", c_uint64), ("suffixes", c_char_p), ("bytecode", c_char_p)]
+
+
+class Events(Structure):
+    """``struct events``: what the audit hook knows."""
+
+    _fields_ = [
+        ("table", c_uint64),
+        ("interpreter", c_uint64),
+        ("none", c_uint64),
+        ("all", c_uint64),
+        ("handlers", c_uint64 * len(EVENTS)),
+    ]
+
+
 class News(Structure):
     """``struct news`` of ``writer.h``."""
 
@@ -142,6 +181,10 @@ class BlobHeader(Structure):
             "sum64",
             "c_initialize",
             "c_finalize",
+            "py_probe",
+            "py_seek",
+            "py_audit",
+            "even",
         )
     ]
 

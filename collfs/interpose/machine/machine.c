@@ -3,7 +3,7 @@
  * of it and trampoline.S.
  *
  * Rules of the file
- *  - No allocation, no lock, no Python, no call into libc but errno's address.
+ *  - No allocation, no lock, no call into libc but errno's address; no Python in what programs call (python.h is called by Python).
  *  - No writes but counters, marks and invalidations; all shared words by atomics. (At Python's end: the client's table.)
  *  - Only an entry point returns NATIVE to a trampoline; everything unexpected ends there.
  */
@@ -133,6 +133,8 @@ HIDDEN u64 probe(struct table *t, const char *p, u32 *where) {
   if ((w & 0xff) == K_ABSENT && came_since(t, b, (u32)n)) return K_WRITTEN;
   return w;
 }
+
+#include "python.h"
 
 HIDDEN u64 swap_word(u64 *at, u64 expected, u64 desired) {
   __atomic_compare_exchange_n(at, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);

@@ -20,7 +20,7 @@
         .text
         .globl  blob
 blob:
-        .ascii  "collfs02"
+        .ascii  "collfs03"
         .long   end - blob                      /* size of all */
         .long   0
 /* functions, as offsets from blob */
@@ -38,6 +38,10 @@ blob:
         .long   sum64 - blob
         .long   c_initialize - blob
         .long   c_finalize - blob
+        .long   py_probe - blob
+        .long   py_seek - blob
+        .long   py_audit - blob
+        .long   0
 /* templates: start, size, then the holes, relative to start (each the place of a rel32) */
 .macro ROW name
         .long   \name - blob, \name\()_end - \name
