@@ -27,7 +27,8 @@ from __future__ import annotations
 import ctypes
 import os
 
-from ..interpose.machine.layout import EVENTS, K_DIR, Events
+from ..interpose.machine.code import hooked
+from ..interpose.machine.layout import EVENTS, K_DIR
 from ..record import CONTENT, LIST, Want
 
 TYPE_CHECKING = False
@@ -78,19 +79,15 @@ class Audit:
         """
         _handlers.update(self.handlers)
         table = self.fetcher.table
-        events = table.code.events
-        events.table, events.all = table.address, not self.fetcher.table_suffices
-        events.none = id(None)
-        current = ctypes.pythonapi.PyInterpreterState_Get
-        current.restype = ctypes.c_void_p
-        events.interpreter = current()
+        events = table.code.hook_events(table.address)
+        events.all = not self.fetcher.table_suffices
         for number, function in enumerate(_dispatchers):
             events.handlers[number] = id(function)
-        table.code.hook_events()
 
     def stop(self) -> None:
         """From now on the hook does nothing."""
-        ctypes.memset(ctypes.addressof(self.fetcher.table.code.events), 0, ctypes.sizeof(Events))
+        for events in hooked:
+            events.handlers[:] = [0] * len(EVENTS)
         _handlers.clear()
 
     def _barrier(self, handler: Handler) -> Handler:

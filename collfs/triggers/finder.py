@@ -18,6 +18,7 @@ import sys
 
 from ..interpose.machine.layout import (
     F_COMPLETE,
+    K_ABSENT,
     K_DIR,
     K_FILE,
     K_REG,
@@ -112,8 +113,15 @@ class Finder:
 
     def _listed(self, directory: str) -> bool:
         """Whether all names in *directory* are known, which are wanted if they aren't."""
-        if not self.fetcher.settled(directory, LIST):
-            self.fetcher.want([Want(directory, LIST)])
+        known = self._complete(directory)
+        if known and self.fetcher.table_suffices:
+            return True
+        if self.fetcher.kind(directory) == K_ABSENT:
+            return False  # the zip archive in sys.path: looked at for each top-level module
+        self.fetcher.want([Want(directory, LIST)])
+        return known or self._complete(directory)
+
+    def _complete(self, directory: str) -> bool:
         word = self.fetcher.table.probe(directory)
         return word & 0xFF == K_DIR and word & F_COMPLETE != 0
 

@@ -33,8 +33,8 @@ class Fetcher:
     def want(self, wants):
         self.wanted += wants
 
-    def settled(self, path, aspect):
-        return self.probe(path) & 0xFF == K_ABSENT
+    def kind(self, path):
+        return self.probe(path) & 0xFF
 
 
 @pytest.fixture

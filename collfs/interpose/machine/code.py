@@ -42,6 +42,7 @@ class _MethodDef(ctypes.Structure):
     _fields_ = [("ml_name", c_char_p), ("ml_meth", c_void_p), ("ml_flags", ctypes.c_int), ("ml_doc", c_char_p)]
 
 
+hooked: list[Events] = []  # what the audit hook knows, if there is one
 latest: list[Code] = []  # the one that was mapped last in this process; none is ever unmapped
 
 
@@ -106,8 +107,6 @@ class Code:
         for i, name in enumerate(PYTHON_FUNCTIONS):
             self.cell.python[i] = ctypes.cast(getattr(pythonapi, name), c_void_p).value or 0
         self._definitions: list[_MethodDef] = []  # CPython keeps pointers to them
-        self._hooked = False
-        self.events = Events()
         latest[:] = [self]
 
     def prober(self, table: int) -> Callable[[str], int]:
@@ -126,16 +125,26 @@ class Code:
         new.restype, new.argtypes = py_object, (POINTER(_MethodDef), py_object, c_void_p)
         return new(definition, own, None)
 
-    def hook_events(self) -> None:
-        """Have CPython tell :attr:`events` of what it does, for the rest of its life: such a hook can't be removed.
+    def hook_events(self, table: int) -> Events:
+        """Have CPython tell the machine code of what it does: what the hook knows, with no handlers yet.
+
+        Added once for the rest of this interpreter's life: such a hook can't be removed.
+
+        :param table: address of the path table
 
         :raises RuntimeError: if another audit hook doesn't allow it
         """
-        if not self._hooked:
+        if not hooked:
+            hooked.append(Events())
             add = PYFUNCTYPE(ctypes.c_int, c_void_p, c_void_p)(("PySys_AddAuditHook", pythonapi))
-            if add(self.base + self.header.py_audit, ctypes.addressof(self.events)):
+            if add(self.base + self.header.py_audit, ctypes.addressof(hooked[0])):
                 raise RuntimeError("the audit hook was refused")
-            self._hooked = True
+        events = hooked[0]
+        current = pythonapi.PyInterpreterState_Get
+        current.restype = c_void_p
+        events.table, events.probe = table, self.base + self.header.probe
+        events.interpreter, events.none = current(), id(None)
+        return events
 
     def map(self, trampolines: bytes) -> None:
         """Map the blob with *trampolines* behind it. Only before the first site jumps there."""

@@ -99,6 +99,7 @@ struct events {
   u64 interpreter;      /* PyInterpreterState * of the session: other interpreters have another `sys` */
   u64 none;             /* Py_None */
   u64 all;              /* what is known isn't left out */
+  u64 probe;            /* address of `probe` in the code of the session: this hook's may be of one before it */
   u64 handlers[EVENTS]; /* Python functions that take the event's arguments; 0: it is ignored */
 };
 

@@ -136,6 +136,7 @@ class Events(Structure):
         ("interpreter", c_uint64),
         ("none", c_uint64),
         ("all", c_uint64),
+        ("probe", c_uint64),
         ("handlers", c_uint64 * len(EVENTS)),
     ]
 

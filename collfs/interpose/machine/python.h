@@ -192,7 +192,7 @@ static int in_vain(const struct events *x, int event, object *args) {
   }
   if (*b != '/' || !under(t, b)) return 1;
   if (x->all) return 0;
-  u64 w = probe(t, b, &where), kind = w & 0xff;
+  u64 w = ((u64(*)(struct table *, const char *, u32 *))x->probe)(t, b, &where), kind = w & 0xff;
   if (event == EV_OPEN) {
     i64 flags = number(args, 2);
     if (flags != -1 && flags & (F_O_ACCMODE | F_O_CREAT | F_O_TRUNC)) return 1;
