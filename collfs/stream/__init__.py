@@ -5,6 +5,7 @@
     message = kind + payload (at most CHUNK bytes)
     kinds   RECORDS  whole frames of collfs.record.wire, one after the other
             PART     a part of one frame that is too large for a message; the RECORDS that follows ends it
+            WHOLE    a checksum, the frame of a record without its content, and the content
             BEGIN    the frame of a record without its content, which follows ...
             PIECE    ... in pieces ...
             END      ... up to here (its payload: length and checksum)
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     Message = tuple[int, Buffer]
 
 CHUNK = 4 << 20  # bytes of payload at most: counts stay below 2 GiB, whatever the size of a file
-RECORDS, PART, BEGIN, PIECE, END, VAIN, MARK, CLOSE = range(1, 9)
+RECORDS, PART, BEGIN, PIECE, END, VAIN, MARK, WHOLE, CLOSE = range(1, 10)
 TAIL = struct.Struct("<QQ")  # payload of END: length of the content, and its checksum (sums.py) over the pieces
+SUM = struct.Struct("<Q")  # at the head of WHOLE: checksum of the content
 MOST = 256 << 20  # bytes of one frame: a listing of some two million names

@@ -13,7 +13,7 @@ from collfs.errors import RecordError
 from collfs.record import Record
 from collfs.record.wire import unpack, unpack_all, unpack_wants
 
-from . import BEGIN, END, MOST, PART, PIECE, RECORDS, TAIL, VAIN
+from . import BEGIN, END, MOST, PART, PIECE, RECORDS, SUM, TAIL, VAIN, WHOLE
 from .sums import checksum
 
 TYPE_CHECKING = False
@@ -41,10 +41,15 @@ class Intake:
         self._parts = bytearray()
 
     def add(self, kind: int, payload: Buffer) -> list[Record]:
-        """The records that are complete with this message. Never raises: a full store costs a record only."""
+        """The records that are complete with this message, whose content may lie in *payload*.
+
+        Never raises: a full store costs a record only.
+        """
         try:
             if kind == RECORDS:
                 return self._whole(payload)
+            if kind == WHOLE:
+                return self._single(payload)
             if kind == PART:
                 self._part(payload)
             elif kind == BEGIN:
@@ -78,11 +83,34 @@ class Intake:
             raise RecordError(f"a frame of more than {MOST} bytes")
         self._parts += payload
 
+    def _single(self, payload: Buffer) -> list[Record]:
+        self._drop()
+        view = memoryview(payload)
+        if len(view) < SUM.size:
+            raise RecordError(f"expected a checksum of {SUM.size} bytes, found {len(view)}")
+        (total,) = SUM.unpack_from(view)
+        record, end = unpack(view, SUM.size)
+        size = self._expected(record)
+        content = view[end:]
+        if len(content) != size or checksum(content) != total:
+            self._begun = record
+            raise RecordError(f"{record.path!r}: expected {size} bytes of sum {total:#x}, found {len(content)} others")
+        record.node_path, record.content = None, content
+        return [record]
+
+    @staticmethod
+    def _expected(record: Record) -> int:
+        """The size of the content that follows."""
+        if record.st is None or record.node_path is None:
+            raise RecordError(f"{record.path!r}: expected the beginning of a content")
+        return record.st.st_size
+
     def _begin(self, payload: Buffer) -> None:
         self._drop()
         record, end = unpack(payload)
-        if end != len(payload) or record.st is None or record.node_path is None:
-            raise RecordError(f"{record.path!r}: expected the beginning of a content, and nothing more")
+        self._expected(record)
+        if end != len(payload):
+            raise RecordError(f"{record.path!r}: {len(payload) - end} bytes behind the beginning of a content")
         self._file = f"{self.scratch}/in.{os.getpid()}.{self._number}"
         self._number += 1
         self._fd = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

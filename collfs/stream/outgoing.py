@@ -1,7 +1,8 @@
 """Records become messages, as late as possible.
 
 A large file is never held in memory for sending: its pieces are read from the copy in the node store, one after the
-other, when their turn comes. A small one travels inside its frame, with others in one message.
+other, when their turn comes. One that fits into a message is one; a small one travels inside its frame, with others in
+one message.
 
 Rules of the file: a message is made when it is asked for.
 """
@@ -10,13 +11,13 @@ from __future__ import annotations
 
 import os
 from errno import EAGAIN
-from sys import getrefcount
 
 from collfs.errors import RecordError
 from collfs.record import Record
 from collfs.record.wire import pack, pack_wants
 
-from . import BEGIN, CHUNK, END, MOST, PART, PIECE, RECORDS, TAIL, VAIN
+from . import BEGIN, CHUNK, END, MOST, PART, PIECE, RECORDS, SUM, TAIL, VAIN, WHOLE
+from .buffers import Buffers
 from .sums import checksum
 
 TYPE_CHECKING = False
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 20  # content from here on isn't part of a frame
 SMALL = 4 << 10  # the same if much waits to be sent
-BATCH = 1 << 20  # frames are collected up to this size
+BATCH = CHUNK  # frames are collected up to this size: a message costs some looks of each receiver, whatever its size
 WANTS = 1000  # in one message
 
 
@@ -78,7 +79,7 @@ def messages(found: Sequence[Parcel]) -> Iterator[Message]:
             yield RECORDS, batch
             batch = bytearray()
         if not whole:
-            yield from _large(frame, content, name)
+            yield from _large(frame, content, name, 0 if record.st is None else record.st.st_size)
         elif len(frame) > CHUNK:
             yield from _parts(frame)
         else:
@@ -106,7 +107,18 @@ def _parts(frame: bytes) -> Iterator[Message]:
     yield RECORDS, view[last:]
 
 
-def _large(frame: bytes, content: memoryview | None, name: str) -> Iterator[Message]:
+def _large(frame: bytes, content: memoryview | None, name: str, size: int) -> Iterator[Message]:
+    start = SUM.size + len(frame)
+    if start + size <= CHUNK:
+        whole = _buffers.take()[: start + size]
+        whole[SUM.size : start] = frame
+        if content is None:
+            _fill(whole[start:], name)
+        else:
+            whole[start:] = content
+        SUM.pack_into(whole, 0, checksum(whole[start:]))
+        yield WHOLE, whole
+        return
     yield BEGIN, frame
     length = total = 0
     for piece in _read(name) if content is None else _views(content):
@@ -121,24 +133,7 @@ def _views(content: memoryview) -> Iterator[memoryview]:
         yield content[at : at + CHUNK]
 
 
-class _Buffers:
-    """Memory for pieces, used again and again: fresh memory costs as much as the copying, and pages of a mapped file
-    cost a receiver in another process (process_vm_readv, MPI's way within a node) five times as much as these.
-    """
-
-    def __init__(self) -> None:
-        self._all: list[bytearray] = []
-
-    def take(self) -> memoryview:
-        """A piece of memory that nobody holds a view of."""
-        for buffer in self._all:
-            if getrefcount(buffer) == 3:  # this list's, this name's, and the argument's
-                return memoryview(buffer)
-        self._all.append(bytearray(CHUNK))
-        return memoryview(self._all[-1])
-
-
-_buffers = _Buffers()
+_buffers = Buffers(CHUNK)
 
 
 def _read(name: str) -> Iterator[memoryview]:
@@ -155,6 +150,22 @@ def _read(name: str) -> Iterator[memoryview]:
                 return
             yield piece[:count]
             del piece
+    finally:
+        os.close(fd)
+
+
+def _fill(view: memoryview, name: str) -> None:
+    """The content of a file, as much as fits into *view*.
+
+    :raises OSError: if it has gone, or is shorter
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while view:
+            count = os.readv(fd, [view])
+            if not count:
+                raise OSError(EAGAIN, "shorter than it was", name)
+            view = view[count:]
     finally:
         os.close(fd)
 

@@ -26,8 +26,9 @@ TWINS = {
     "struct news": layout.News,
     "struct search": layout.Search,
     "struct events": layout.Events,
+    "struct waiting": layout.Waiting,
 }
-CONSTANT = re.compile(r"(K|F|MAX|TABLE|PUT|SEEK)_\w+|RING|SEEN|WRITTEN|MISS_LOG|STAT_SIZE")
+CONSTANT = re.compile(r"(K|F|MAX|TABLE|PUT|SEEK|WAIT)_\w+|RING|SEEN|WRITTEN|MISS_LOG|STAT_SIZE")
 C_TYPES: dict[type, str] = {
     ctypes.c_int: "int",
     ctypes.c_uint: "unsigned",

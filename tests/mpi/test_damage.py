@@ -41,15 +41,16 @@ for index in range(8):
     mpitree.work(folder, 0, "module", index)
 for index in range(4):
     mpitree.work(folder, 0, "file", index)
-with open(f"{folder}/large", "rb") as file:
-    assert file.read() == bytes(range(256)) * (12 << 12)
+for name, size in (("large", 2 << 20), ("huge", 12 << 20)):
+    with open(f"{folder}/{name}", "rb") as file:
+        assert file.read() == bytes(range(256)) * (size >> 8)
 counters = session.transport.counters()
 mpirank.emit(refused=counters["refused"], failure=session.transport.failure, native=mpirank.native(),
              role=session.transport.role, silences=session.fetcher.silences)
 mpirank.comm.barrier()
 """
 
-RECORDS, PIECE = 1, 4
+RECORDS, PIECE, WHOLE = 1, 4, 8
 BAD = [
     "flip in the content",
     "flip in the middle",
@@ -64,12 +65,13 @@ BAD = [
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("kind", [RECORDS, PIECE], ids=["records", "piece"])
+@pytest.mark.parametrize("kind", [RECORDS, PIECE, WHOLE], ids=["records", "piece", "whole"])
 @pytest.mark.parametrize("what", BAD)
 def test_a_damaged_message_is_refused_and_the_program_is_right(mpirun, tmp_path, what, kind):
     folder = tmp_path / "tree"
     mpitree.make_tree(folder, 0)
-    (folder / "large").write_bytes(bytes(range(256)) * (12 << 12))
+    (folder / "large").write_bytes(bytes(range(256)) * (2 << 12))
+    (folder / "huge").write_bytes(bytes(range(256)) * (12 << 12))
     ended = mpirun(4, PROGRAM, str(folder), what, str(kind), "2" if kind == RECORDS else "1", timeout=40)
     root, own, leader, _ = ended.ranks
     assert root["damaged"]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from collfs.record import CONTENT, Name, Record, Stat, Want
 from collfs.record.wire import pack
-from collfs.stream import BEGIN, CHUNK, CLOSE, END, PART, PIECE, RECORDS, VAIN, outgoing
+from collfs.stream import BEGIN, CHUNK, CLOSE, END, PART, PIECE, RECORDS, SUM, VAIN, WHOLE, outgoing
+from collfs.stream.buffers import Buffers
 from collfs.stream.intake import Intake
 
 DIRECTORY = Stat(0o40755, 2, 1, 2, 0, 0, 0, 4096, 4096, 8, 1, 2, 3)
@@ -40,14 +41,14 @@ def intake(tmp_path):
 
 def sent(records, copy_of=lambda path: "", crowded=False):
     """The messages as they arrive."""
-    found = outgoing.parcels(records, copy_of, crowded)
-    return [(kind, bytearray(payload)) for kind, payload in outgoing.messages(found)]
+    found = [(kind, bytearray(load)) for kind, load in outgoing.messages(outgoing.parcels(records, copy_of, crowded))]
+    assert all(len(payload) <= CHUNK for _, payload in found)
+    return found
 
 
 def taken(intake, messages):
     found = []
     for kind, payload in messages:
-        assert len(payload) <= CHUNK
         found += intake.add(kind, payload)
     for record in found:
         if record.node_path is not None:
@@ -69,14 +70,57 @@ def test_small_records_share_a_message_and_come_as_they_were(intake):
     assert intake.refused == 0
 
 
-@pytest.mark.parametrize("size", [outgoing.LARGE, CHUNK, CHUNK + 1, 4 * CHUNK + 5])
+def source(tmp_path, where, content):
+    (tmp_path / "copy").write_bytes(content)
+    return (lambda path: str(tmp_path / "copy")) if where == "copy" else (lambda path: "")
+
+
+@pytest.mark.parametrize("less", [CHUNK // 2, 4096, 0])
+@pytest.mark.parametrize("where", ["copy", "memory"])
+def test_content_that_fits_into_a_message_comes_in_one(intake, tmp_path, less, where):
+    (sample,) = sent([Record("/p/large", file_of(outgoing.LARGE), content=bytes(outgoing.LARGE))])
+    size = CHUNK - (len(sample[1]) - outgoing.LARGE) - less  # less == 0: to the last byte
+    content = (bytes(range(251)) * (size // 251 + 1))[:size]
+    record = Record("/p/large", file_of(size, 0o100755), content=content)
+    messages = sent([record], source(tmp_path, where, content))
+    assert [(kind, len(payload)) for kind, payload in messages] == [(WHOLE, CHUNK - less)]
+    assert taken(intake, messages) == [record]
+    assert intake.refused == 0
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "grown", "no sum", "other frame"])
+def test_content_in_one_message_that_is_damaged_goes_native(intake, damage):
+    ((kind, payload),) = sent([Record("/p/large", file_of(outgoing.LARGE), content=bytes(outgoing.LARGE))])
+    if damage == "flip":
+        payload[-1] ^= 1
+    elif damage == "cut":
+        del payload[-1]
+    elif damage == "grown":
+        payload += b"x"
+    elif damage == "no sum":
+        del payload[SUM.size - 1 :]
+    else:
+        payload[SUM.size :] = sent([Record("/p/closed", errno=EACCES)])[0][1]
+    told = taken(intake, [(kind, payload)])
+    lost = [Record("/p/large", errno=EAGAIN)] if damage in ("flip", "cut", "grown") else []
+    assert told == lost, "who waits for it must hear that it won't come"
+    assert intake.refused == 1
+    small = [Record("/p/a", file_of(3), content=b"abc")]
+    assert taken(intake, sent(small)) == small, "the stream goes on"
+
+
+def test_a_copy_that_has_become_shorter_is_lost_not_sent(tmp_path):
+    copy_of = source(tmp_path, "copy", bytes(outgoing.LARGE - 1))
+    with pytest.raises(OSError, match="shorter"):
+        sent([Record("/p/large", file_of(outgoing.LARGE), node_path="/x")], copy_of)
+
+
+@pytest.mark.parametrize("size", [CHUNK, CHUNK + 1, 4 * CHUNK + 5])
 @pytest.mark.parametrize("where", ["copy", "memory"])
 def test_large_content_comes_in_pieces_into_a_file(intake, tmp_path, size, where):
     content = bytes(range(251)) * (size // 251 + 1)
     content = content[:size]
-    (tmp_path / "copy").write_bytes(content)
-    copy_of = (lambda path: str(tmp_path / "copy")) if where == "copy" else (lambda path: "")
-    messages = sent([Record("/p/large", file_of(size, 0o100755), content=content)], copy_of)
+    messages = sent([Record("/p/large", file_of(size, 0o100755), content=content)], source(tmp_path, where, content))
     assert [kind for kind, _ in messages] == [BEGIN, *[PIECE] * -(-size // CHUNK), END]
     (record,) = taken(intake, messages)
     with open(record.node_path, "rb") as file:
@@ -130,12 +174,12 @@ def test_a_copy_that_has_gone_is_an_error_of_the_iterator(tmp_path):
 
 
 def test_a_new_beginning_ends_what_was_not_finished(intake):
-    one, two = (Record(f"/p/{n}", file_of(1 << 20), content=n.encode() * (1 << 20)) for n in "ab")
+    one, two = (Record(f"/p/{n}", file_of(CHUNK), content=n.encode() * CHUNK) for n in "ab")
     assert [r.path for r in taken(intake, sent([one])[:2] + sent([two]))] == ["/p/b"]
 
 
 def test_more_than_was_announced_is_refused_before_it_fills_the_store(intake):
-    begin, piece, end = sent([Record("/p/a", file_of(1 << 20), content=b"x" * (1 << 20))])
+    begin, piece, end = sent([Record("/p/a", file_of(CHUNK), content=b"x" * CHUNK)])
     assert taken(intake, [begin, piece, piece]) == [Record("/p/a", errno=EAGAIN)]
     assert taken(intake, [piece, end]) == []
     assert intake.refused == 1
@@ -146,6 +190,7 @@ MESSAGES = sent(
         Record("/p/a", file_of(300), content=b"abc" * 100),
         Record("/p", DIRECTORY, names=[Name("a", 8), Name("b", 4)]),
         Record("/p/large", file_of(5 << 18), content=b"large" * (1 << 18)),
+        Record("/p/huge", file_of(CHUNK + 2), content=b"huge!!" * (CHUNK // 6 + 1)),
     ]
 )
 
@@ -177,13 +222,15 @@ def test_no_damage_is_ever_believed(intake, data):
         if record.path == "/p/a" and not record.errno:
             assert bytes(record.content) == b"abc" * 100
         elif record.path == "/p/large" and not record.errno:
+            assert bytes(record.content) == b"large" * (1 << 18)
+        elif record.path == "/p/huge" and not record.errno:
             with open(record.node_path, "rb") as file:
-                assert file.read() == b"large" * (1 << 18)
+                assert file.read() == b"huge!!" * (CHUNK // 6 + 1)
         elif record.path == "/p" and not record.errno:
             assert [name.name for name in record.names] == ["a", "b"]
         else:
             assert record.errno == EAGAIN
-            assert record.path == "/p/large"
+            assert record.path in ("/p/large", "/p/huge")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -198,23 +245,22 @@ def test_garbage_never_raises(intake, messages):
 @given(st.lists(st.tuples(st.sampled_from(["take", "slice", "release"]), st.integers(0, 30)), max_size=60))
 def test_memory_is_used_again_only_when_nobody_holds_a_view_of_it(steps):
     """As pieces under way: MPI may read each as long as its view lives, in whatever order they are completed."""
-    with mock.patch.object(outgoing, "CHUNK", 16):
-        buffers, held, most = outgoing._Buffers(), [], 0
-        for number, (step, which) in enumerate(steps):
-            if step == "take":
-                view = buffers.take()
-                view[:] = bytes([number]) * 16
-                held.append((number, view))
-                del view
-            elif held and step == "slice":  # what is sent of a short piece; the whole view may go before it
-                old, view = held.pop(which % len(held))
-                held.append((old, view[: which % len(view) + 1]))
-                del view
-            elif held:
-                del held[which % len(held)]
-            most = max(most, len(held))
-            assert [bytes(view) for _, view in held] == [bytes([old]) * len(view) for old, view in held]
-        assert len(buffers._all) == most, "what nobody holds is taken before new memory"
+    buffers, held, most = Buffers(16), [], 0
+    for number, (step, which) in enumerate(steps):
+        if step == "take":
+            view = buffers.take()
+            view[:] = bytes([number]) * 16
+            held.append((number, view))
+            del view
+        elif held and step == "slice":  # what is sent of a short piece; the whole view may go before it
+            old, view = held.pop(which % len(held))
+            held.append((old, view[: which % len(view) + 1]))
+            del view
+        elif held:
+            del held[which % len(held)]
+        most = max(most, len(held))
+        assert [bytes(view) for _, view in held] == [bytes([old]) * len(view) for old, view in held]
+    assert len(buffers._all) == most, "what nobody holds is taken before new memory"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -225,7 +271,7 @@ def test_the_pieces_of_each_file_arrive_right_when_many_are_in_flight(tmp_path, 
     for number, size in enumerate(sizes):
         contents[f"/p/{number}"] = bytes([number + 1]) * (size - 1) + b"!"
         (tmp_path / f"{number}").write_bytes(contents[f"/p/{number}"])
-    with mock.patch.multiple(outgoing, CHUNK=16, LARGE=1, _buffers=outgoing._Buffers()):
+    with mock.patch.multiple(outgoing, CHUNK=16, LARGE=1, _buffers=Buffers(16)):
         streams, arrived, flying = {}, dict.fromkeys(contents, b""), []
         for path, content in contents.items():
             record = Record(path, file_of(len(content)), content=content)

@@ -7,7 +7,6 @@ limit; what MPI raises, or a message that can't be one, ends the stream only.
 from __future__ import annotations
 
 import time
-from _thread import allocate_lock
 
 from mpi4py import MPI
 
@@ -16,8 +15,9 @@ from collfs.stream import MARK
 from collfs.stream.devices import mended
 from collfs.stream.intake import Intake
 
-from .groups import LONG, SHORT, wait_while_moving
+from .groups import wait_while_moving
 from .stream import Receiver
+from .waiting import Waiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 
     from collfs.record import Record
 
-# Seconds between two looks of the thread at a silent stream: a twentieth of the silence, from .. to. On a crowded node
-# a look costs 0.3 ms, most of it the two changes of the GIL's owner (measured, 16 ranks on 2 cores).
-IDLE, REST, RESTED = 0.02, 0.1, 1 / 20
-# So long after a message no pause is made: if a payload is on its way, or it isn't. What a leader passes on to others
-# moves only while it asks, too: with pauses at each of 16 nodes, 128 MiB took 14 s instead of 3 (measured over TCP).
-BRISK, BRIEF = 0.05, 2e-4
-FLOWING = 3e-4  # the longest pause in the second after a message or a want
-HURRY = 1.0  # so long after a message, or a wait in this process, it looks more often
+# Seconds of a pause, at least and at most: while a payload is on its way, while somebody waits, while nobody does. Each
+# look moves what MPI moves, also what a leader passes on to others; but 16 leaders on 2 cores keep each other from it.
+LEAST, EXPECTING, HURRIED, RESTING = 50e-6, 1e-3, 2e-3, 0.05
+HURRY = 1.0  # so long after a message, or a wait in this process, somebody may wait for the next
+LIMIT = 0.5  # seconds between two looks at what else has changed
 
 
 class Leader:
@@ -46,8 +43,7 @@ class Leader:
         self.receiver = Receiver(leaders)
         self.threaded, self.devices = threaded, devices
         self._hurry = 0.0
-        self._wake = allocate_lock()
-        self._wake.acquire()
+        self._waiter = Waiter()
         self.intake: Intake | None = None
         self._deliver: Callable[[Iterable[Record]], int] = lambda records: 0
         self._ended: Callable[[Exception | None], None] = lambda exc: None
@@ -75,29 +71,24 @@ class Leader:
 
     def run(self) -> None:
         """The thread."""
-        pause, last = SHORT, time.monotonic()
-        while not self._stop and not self.receiver.closed:
-            if self._take():
-                pause, last = SHORT, time.monotonic()
-                continue
+        last, expecting = time.monotonic(), False
+        while not self._stop and not self.receiver.finished:
+            taken = self._take()
             now = time.monotonic()
-            if now - last < (BRISK if self.receiver.expecting else BRIEF):
-                time.sleep(0)  # much of what MPI moves, it moves while it is asked
-                continue
-            self._wake.acquire(timeout=pause)
-            silence = now - max(last, self._hurry)
-            longest = LONG if self.receiver.expecting else min(max(IDLE, silence * RESTED), REST)
-            pause = min(pause * 1.3, FLOWING if silence < HURRY else longest)
+            if taken or expecting != self.receiver.expecting:
+                last, expecting = now, self.receiver.expecting
+                if taken:
+                    continue
+            hurry = now - max(last, self._hurry) < HURRY
+            longest = EXPECTING if expecting else HURRIED if hurry else RESTING
+            self._waiter.until(self.receiver.request, last, LEAST, longest, LIMIT)
 
     def hurry(self) -> None:
         """Somebody waits for what is to come."""
         now = time.monotonic()
         resting, self._hurry = now - self._hurry > HURRY, now
-        if resting and self._wake.locked():
-            try:
-                self._wake.release()
-            except RuntimeError:
-                pass  # another thread was faster
+        if resting:
+            self._waiter.ring()
 
     def pump(self) -> bool:
         """One message, unless a thread takes them; whether there was one."""
@@ -105,7 +96,7 @@ class Leader:
 
     def _take(self) -> bool:
         receiver, intake = self.receiver, self.intake
-        if intake is None or receiver.closed:
+        if intake is None or receiver.finished:
             return False
         try:
             message = receiver.take()
@@ -129,20 +120,19 @@ class Leader:
         return True
 
     def finish(self, patience: float) -> None:
-        """Take what comes until the stream is closed; give up when it has been silent for *patience*."""
+        """Take what comes and pass it on until the stream is closed; give up when it has been silent for *patience*."""
         receiver = self.receiver
 
         def closed() -> bool:
             self.pump()
-            return receiver.closed
+            return receiver.finished
 
-        wait_while_moving(closed, lambda: (receiver.sequence, receiver.bytes), patience)
+        wait_while_moving(closed, lambda: receiver.moved, patience)
 
     def stop(self) -> None:
         """End the thread."""
         self._stop = True
-        self._hurry = 0.0
-        self.hurry()
+        self._waiter.ring()
 
     def fail(self) -> None:
         """No more MPI."""

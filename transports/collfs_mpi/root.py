@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CROWDED = 64 << 20  # bytes of content that wait in memory; beyond, the copies in the store are sent
 AT_ONCE = 1 << 20  # bytes that the wanting thread sends itself, if there is a thread for the rest
-BRISK = 2e-3  # so long after something has moved no pause is made
+SHARE, LONGEST = 1 / 8, 4e-3  # a pause: this part of the time in which nothing has moved, at most so many seconds
 IDLE = 0.5  # seconds between two looks of the thread when nothing is left to do: who brings something wakes it
 
 
@@ -108,7 +108,7 @@ class Publisher:
             now = time.monotonic()
             if self.sender.moved != moved:
                 last, moved = now, self.sender.moved
-            time.sleep(0 if now - last < BRISK else SHORT)  # much of what MPI moves, it moves while it is asked
+            time.sleep(min(max(SHORT, (now - last) * SHARE), LONGEST))  # MPI moves much only while it is asked
 
     def wake_up(self) -> None:
         """Have the thread look now."""

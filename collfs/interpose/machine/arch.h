@@ -13,7 +13,7 @@ enum {
   NR_pread64 = 17, NR_access = 21, NR_getpid = 39, NR_truncate = 76, NR_getcwd = 79, NR_chdir = 80, NR_fchdir = 81, NR_rename = 82,
   NR_mkdir = 83, NR_rmdir = 84, NR_creat = 85, NR_link = 86, NR_unlink = 87, NR_symlink = 88, NR_readlink = 89,
   NR_chmod = 90, NR_chown = 92, NR_lchown = 94, NR_utime = 132, NR_mknod = 133, NR_pivot_root = 155, NR_chroot = 161,
-  NR_setxattr = 188, NR_lsetxattr = 189, NR_removexattr = 197, NR_lremovexattr = 198, NR_utimes = 235, NR_openat = 257,
+  NR_setxattr = 188, NR_lsetxattr = 189, NR_removexattr = 197, NR_lremovexattr = 198, NR_futex = 202, NR_clock_gettime = 228, NR_utimes = 235, NR_openat = 257,
   NR_mkdirat = 258, NR_mknodat = 259, NR_fchownat = 260, NR_futimesat = 261, NR_newfstatat = 262, NR_unlinkat = 263,
   NR_renameat = 264, NR_linkat = 265, NR_symlinkat = 266, NR_readlinkat = 267, NR_fchmodat = 268, NR_faccessat = 269,
   NR_unshare = 272, NR_utimensat = 280, NR_setns = 308, NR_renameat2 = 316, NR_membarrier = 324, NR_statx = 332,

@@ -21,7 +21,7 @@ from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, c_char_p, c_int64, c_uint32, 
 
 from ... import _libc
 from ...errors import InterposeRefused
-from .layout import CELL_SIZE, PYTHON_FUNCTIONS, TEMPLATE_ROW, TEMPLATES, BlobHeader, Cell, Events, News
+from .layout import CELL_SIZE, PYTHON_FUNCTIONS, TEMPLATE_ROW, TEMPLATES, BlobHeader, Cell, Events, News, Waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def blob() -> bytes:
 
 
 class Code:
-    """The mapped machine code of this process, with its functions for Python. All but ``sum64`` keep the GIL."""
+    """The mapped machine code of this process, with its functions for Python.
+
+    All but ``sum64`` and ``wait_for`` keep the GIL.
+    """
 
     def __init__(self, near: list[tuple[int, int]], tail: int) -> None:
         """
@@ -104,6 +107,8 @@ class Code:
         self.poke = PYFUNCTYPE(c_int64, c_void_p, c_char_p, c_uint64, c_uint64)(at + h.poke)
         self.put = PYFUNCTYPE(c_int64, c_void_p, POINTER(News))(at + h.put)
         self.sum64 = CFUNCTYPE(c_uint64, c_void_p, c_uint64, c_uint64)(at + h.sum64)
+        self.wait_for = CFUNCTYPE(c_int64, POINTER(Waiting))(at + h.wait_for)
+        self.ring = PYFUNCTYPE(None, POINTER(Waiting))(at + h.ring)
         for i, name in enumerate(PYTHON_FUNCTIONS):
             self.cell.python[i] = ctypes.cast(getattr(pythonapi, name), c_void_p).value or 0
         self._definitions: list[_MethodDef] = []  # CPython keeps pointers to them

@@ -55,6 +55,7 @@ enum {
 
 enum { OP_OPEN, OP_STAT, OP_ACCESS, OP_READLINK, OP_OPENDIR, OP_CHANGE, OPS };
 enum { O_REDIRECTED, O_ABSENT, O_NATIVE, O_FALLBACK, OUTCOMES };
+enum { WAIT_DONE, WAIT_RUNG, WAIT_OVER, WAIT_FAILED };
 enum { SEEK_ASK, SEEK_HERE, SEEK_ELSEWHERE };
 enum { EV_OPEN, EV_IMPORT, EV_DLOPEN, EV_LISTDIR, EV_SCANDIR, EVENTS };
 /* CPython's functions: PyUnicode_AsUTF8AndSize, ... (machine/code.py has their whole names in this order) */
@@ -101,6 +102,17 @@ struct events {
   u64 all;              /* what is known isn't left out */
   u64 probe;            /* address of `probe` in the code of the session: this hook's may be of one before it */
   u64 handlers[EVENTS]; /* Python functions that take the event's arguments; 0: it is ignored */
+};
+
+/* a thread that waits for a request of MPI */
+struct waiting {
+  u64 test;        /* int (*)(MPI_Request *, int *flag, MPI_Status *) */
+  u64 request;     /* its first argument */
+  u64 since;       /* CLOCK_MONOTONIC, as all times in nanoseconds: when the silence began */
+  u64 least, most; /* of a pause */
+  u64 limit;       /* of the wait */
+  u32 bell, heard; /* different: somebody has rung */
+  u64 status[16];  /* more than an MPI_Status has in any library that we know (20 to 40 bytes) */
 };
 
 struct prefix {

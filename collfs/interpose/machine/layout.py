@@ -13,6 +13,7 @@ MAX_PREFIX, RING, SEEN, WRITTEN, MISS_LOG, MAX_FD = 64, 128, 4096, 4096, 1 << 18
 K_UNKNOWN, K_FILE, K_REG, K_DIR, K_ABSENT, K_NATIVE, K_WRITTEN = range(7)
 F_COMPLETE, F_MIRROR, F_LINK, F_STAT = 1 << 8, 1 << 9, 1 << 10, 1 << 11
 SEEK_ASK, SEEK_HERE, SEEK_ELSEWHERE = range(3)
+WAIT_DONE, WAIT_RUNG, WAIT_OVER, WAIT_FAILED = range(4)
 
 OPERATIONS = ("open", "stat", "access", "readlink", "opendir", "change")
 OUTCOMES = ("redirected", "absent", "native", "fallback")
@@ -141,6 +142,22 @@ class Events(Structure):
     ]
 
 
+class Waiting(Structure):
+    """``struct waiting``: a thread that waits for a request of MPI."""
+
+    _fields_ = [
+        ("test", c_uint64),
+        ("request", c_uint64),
+        ("since", c_uint64),
+        ("least", c_uint64),
+        ("most", c_uint64),
+        ("limit", c_uint64),
+        ("bell", c_uint32),
+        ("heard", c_uint32),
+        ("status", c_uint64 * 16),
+    ]
+
+
 class News(Structure):
     """``struct news`` of ``writer.h``."""
 
@@ -185,6 +202,8 @@ class BlobHeader(Structure):
             "py_probe",
             "py_seek",
             "py_audit",
+            "wait_for",
+            "ring",
             "even",
         )
     ]

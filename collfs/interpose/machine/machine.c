@@ -3,7 +3,7 @@
  * of it and trampoline.S.
  *
  * Rules of the file
- *  - No allocation, no lock, no call into libc but errno's address; no Python in what programs call (python.h is called by Python).
+ *  - No allocation, no lock, no call into libc but errno's address (wait.h: and into MPI); no Python in what programs call (python.h is called by Python).
  *  - No writes but counters, marks and invalidations; all shared words by atomics. (At Python's end: the client's table.)
  *  - Only an entry point returns NATIVE to a trampoline; everything unexpected ends there.
  */
@@ -11,6 +11,7 @@
 #include "client.h"
 #include "rows.h"
 #include "sum.h"
+#include "wait.h"
 #include "writer.h"
 
 static COLD i64 libc_relative(struct table *t, u64 *a, u64 nr, int fd);

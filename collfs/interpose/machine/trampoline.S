@@ -41,6 +41,8 @@ blob:
         .long   py_probe - blob
         .long   py_seek - blob
         .long   py_audit - blob
+        .long   wait_for - blob
+        .long   ring - blob
         .long   0
 /* templates: start, size, then the holes, relative to start (each the place of a rel32) */
 .macro ROW name
