@@ -72,6 +72,17 @@ class Awaiting:
             self.transport.pause(min(max(PAUSE, (now - begun) / 8), LONG_PAUSE))
 
 
+def while_it_grows(table: Table, wait: Callable[[], bool]) -> bool:
+    """Repeat *wait*, which takes ``patience`` seconds when it fails, until it succeeds or the table rests."""
+    header = table.header
+    while True:
+        before = (header.entries, header.staged_bytes, header.sequence)
+        if wait():
+            return True
+        if (header.entries, header.staged_bytes, header.sequence) == before:
+            return False
+
+
 def give_import_lock() -> int:
     """Release the global import lock if this thread has it; how often it had it.
 

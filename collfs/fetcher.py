@@ -25,7 +25,7 @@ from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident
 from errno import EAGAIN, EDQUOT, EHOSTDOWN, EIO, ENOENT, ENOSPC, ENOTDIR, EREMOTEIO, ESTALE, ETIMEDOUT
 
 from . import _libc
-from .awaiting import Awaiting, give_import_lock
+from .awaiting import Awaiting, give_import_lock, while_it_grows
 from .interpose.machine.layout import F_COMPLETE, F_STAT, K_ABSENT, K_DIR, K_FILE, K_NATIVE, K_REG, K_UNKNOWN, K_WRITTEN
 from .record import CONTENT, LIST, META, NAMES, Record, Want
 from .store.node import wait_for_lock
@@ -187,7 +187,7 @@ class Fetcher:
             if self._awaiting is not None:
                 self._await(todo)
                 return
-            if not self._while_it_grows(lambda: self._lock.acquire(timeout=self.patience)):
+            if not while_it_grows(self.table, lambda: self._lock.acquire(timeout=self.patience)):
                 self._too_long(todo)
                 return
             try:
@@ -274,16 +274,6 @@ class Fetcher:
         word = self.table.probe(path)
         return self.table.copy_of(word) if word & 0xFF == K_FILE else ""
 
-    def _while_it_grows(self, wait: Callable[[], bool]) -> bool:
-        """Repeat *wait*, which takes ``patience`` seconds when it fails, until it succeeds or the table rests."""
-        header = self.table.header
-        while True:
-            before = (header.entries, header.staged_bytes, header.sequence)
-            if wait():
-                return True
-            if (header.entries, header.staged_bytes, header.sequence) == before:
-                return False
-
     def _fetch(self, todo: list[Want]) -> None:
         known = False
 
@@ -294,7 +284,9 @@ class Fetcher:
 
         try:
             fd = self.store.write
-            locked = self._while_it_grows(lambda: wait_for_lock(fd, _libc.LOCK_EX, self.patience, all_known) or known)
+            locked = while_it_grows(
+                self.table, lambda: wait_for_lock(fd, _libc.LOCK_EX, self.patience, all_known) or known
+            )
         except OSError as exc:
             self._die(f"the store's lock failed: {exc}")
             return

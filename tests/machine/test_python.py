@@ -79,26 +79,18 @@ def test_a_name_longer_than_all_that_can_be_known_is_unknown(table):
     assert table.searcher(SUFFIXES, BYTECODE_END)("/p", "a" * 2000) == SEEK_ASK
 
 
-class Asked:
-    """A fetcher that answers from a table and notes what it would have to fetch."""
-
-    table_suffices = True
+class Asked(Fetcher):
+    """Answers from a table and notes what it would have to fetch."""
 
     def __init__(self, table):
-        self.table, self.wants = table, []
+        self.table, self._told, self.asked = table, None, []
 
     def managed(self, path):
         return True
 
-    def kind(self, path):
-        return self.table.probe(path) & 0xFF
-
-    def settled(self, path, aspect):
-        return not Fetcher._lacks(self, path, aspect)
-
     def want(self, wants):
         # what the job has written may have to be told to others
-        self.wants += [w for w in wants if not self.settled(w.path, w.aspect) or self.kind(w.path) == K_WRITTEN]
+        self.asked += [w for w in wants if not self.settled(w.path, w.aspect) or self.kind(w.path) == K_WRITTEN]
 
 
 @settings(max_examples=600, deadline=None)
@@ -121,7 +113,7 @@ def test_the_machine_code_seeks_as_the_finder_does(code, tmp_path_factory, direc
             put(table, "/p", directory)
         asked = Asked(table)
         found = Finder(asked, lambda: None)._look("/p", "m")
-        wanted = SEEK_ASK if asked.wants else SEEK_HERE if found else SEEK_ELSEWHERE
+        wanted = SEEK_ASK if asked.asked else SEEK_HERE if found else SEEK_ELSEWHERE
         assert table.searcher(SUFFIXES, BYTECODE_END)("/p", "m") == wanted
     finally:
         table.close()

@@ -116,19 +116,19 @@ class Code:
 
     def prober(self, table: int) -> Callable[[str], int]:
         """``Table.probe`` of the table at this address."""
-        return self._function(b"probe", self.header.py_probe, METH_O, table)  # type: ignore[no-any-return]
+        return self._function(b"probe", self.header.py_probe, METH_O, table)
 
     def seeker(self, search: int) -> Callable[[str, str], int]:
         """``Table.seek`` for the :class:`~.layout.Search` at this address."""
-        return self._function(b"seek", self.header.py_seek, METH_FASTCALL, search)  # type: ignore[no-any-return]
+        return self._function(b"seek", self.header.py_seek, METH_FASTCALL, search)
 
-    def _function(self, name: bytes, offset: int, flags: int, own: int) -> object:
+    def _function(self, name: bytes, offset: int, flags: int, own: int) -> Callable[..., int]:
         """A built-in function that runs the code at *offset*, with the integer *own* for its ``self``."""
         definition = _MethodDef(name, self.base + offset, flags, None)
         self._definitions.append(definition)
         new = pythonapi.PyCFunction_NewEx  # not of the stable ABI, but a function in all versions from 3.9 to 3.14
         new.restype, new.argtypes = py_object, (POINTER(_MethodDef), py_object, c_void_p)
-        return new(definition, own, None)
+        return new(definition, own, None)  # type: ignore[no-any-return]
 
     def hook_events(self, table: int) -> Events:
         """Have CPython tell the machine code of what it does: what the hook knows, with no handlers yet.
