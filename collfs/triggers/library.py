@@ -58,7 +58,8 @@ class Libraries:
         if not path.startswith("/") or path in self._done or not self.fetcher.managed(path) or self.fetcher.resting():
             return
         self._done.add(path)
-        self.fetcher.want([Want(path, CONTENT)])
+        if not self.fetcher.settled(path, CONTENT):
+            self.fetcher.want([Want(path, CONTENT)])
         mark = self._mark_of(path)
         names = _read(mark)
         if names is None:
@@ -111,7 +112,7 @@ class Libraries:
         """
         table = self.fetcher.table
         word = table.probe(path)
-        if word & 0xFF != K_FILE or not self.fetcher.settled(path, CONTENT):
+        if word & 0xFF != K_FILE or not self.fetcher.table_suffices:
             return ""
         if not self._question:
             names = sorted(name for name in self._loaded if not name.endswith(EXTENSION))  # which nothing needs
