@@ -4,10 +4,10 @@
 
     root rank                      leaders (one rank of each node)              the other ranks
     reads, stages, publishes --->  take what arrives off the stream, --------> wait for the table
-              Ibcast, never waits  stage it in their node's store
+              Isend, never waits   pass it on, stage it in their node's store
 
 Only the root and the leaders exchange messages, over communicators of their own (:mod:`.groups`): a stream
-(:mod:`.stream`) of records in messages (:mod:`collfs.stream`). The root publishes what it stages for itself and waits
+(:mod:`.stream`, a tree) of records in messages (:mod:`collfs.stream`). The root publishes what it stages for itself and waits
 for nobody. A rank that wants a path waits until its node's table knows it, as long as the stream moves and for
 ``patience`` seconds when it is silent; then that path goes native, the event is counted and reported, and the next
 silent wait is an eighth of that. So ranks that diverge cost file-system calls, never a hang.

@@ -199,7 +199,7 @@ class MpiTransport(ReadingTransport):
         return super().fetch(wants) if self.is_root else iter(())
 
     def publish(self, records: Iterable[Record]) -> None:
-        """Start the broadcasts of *records*; wait for nobody."""
+        """Start sending *records*; wait for nobody."""
         self._tell(lambda publisher: publisher.publish(records, self._copy_of))
 
     def give_up(self, wants: Sequence[Want]) -> None:

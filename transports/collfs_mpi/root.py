@@ -55,7 +55,7 @@ class Publisher:
         return not self.sender.broken and self._progress()
 
     def publish(self, records: Iterable[Record], copy_of: Callable[[str], str]) -> None:
-        """Start the broadcasts of *records*, or queue them.
+        """Start sending *records*, or queue them.
 
         :param copy_of: the name of a path's copy in the store
         """
@@ -99,7 +99,7 @@ class Publisher:
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Broadcasts under way go on while the program computes."""
+        """What is under way goes on while the program computes."""
         last, moved = 0.0, -1
         while not self._stop:
             if self._progress(CHUNK):
