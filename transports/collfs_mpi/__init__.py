@@ -7,10 +7,10 @@
               Isend, never waits   pass it on, stage it in their node's store
 
 Only the root and the leaders exchange messages, over communicators of their own (:mod:`.groups`): a stream
-(:mod:`.stream`, a tree) of records in messages (:mod:`collfs.stream`). The root publishes what it stages for itself and waits
-for nobody. A rank that wants a path waits until its node's table knows it, as long as the stream moves and for
-``patience`` seconds when it is silent; then that path goes native, the event is counted and reported, and the next
-silent wait is an eighth of that. So ranks that diverge cost file-system calls, never a hang.
+(:mod:`.stream`, along a tree) of records in messages (:mod:`collfs.stream`). The root publishes what it stages for
+itself and waits for nobody. A rank that wants a path waits until its node's table knows it, as long as the stream moves
+and for ``patience`` seconds when it is silent; then that path goes native, the event is counted and reported, and the
+next silent wait is an eighth of that. So ranks that diverge cost file-system calls, never a hang.
 
 With MPI_THREAD_MULTIPLE (what mpi4py asks for by itself) a thread of each leader receives, and one of the root moves
 what is under way. Below that, MPI is called by the main thread only, inside its own wants; other threads' wants go
