@@ -102,14 +102,15 @@ def place(environ: Mapping[str, str] | None = None, *, scan: bool = False) -> Pl
     the job, and has no ``rank`` and ``local_rank``.
 
     :param environ: ``os.environ`` unless given
-    :param scan: if none of our launchers is there, ask the plugins of all installed packages, which costs several path
-        calls for each package; needs pluggy, without it nobody is asked
+    :param scan: if none of our launchers is there, and the environment doesn't say which node of which this is, ask
+        the plugins of all installed packages, which costs several path calls for each package and some 300 for what
+        finds them; needs pluggy, without it nobody is asked
     :raises OptionError: a ``COLLFS_...`` variable has a bad value, or contradicts another one
     """
     env: Mapping[str, str] = os.environ if environ is None else environ
     given = _given(env)
     told = _named(env) or _launcher(env)
-    if told is None and scan:
+    if told is None and scan and not {"node", "nodes"} <= given.keys():
         try:
             from collfs import plugins
         except ModuleNotFoundError as exc:

@@ -93,6 +93,15 @@ def test_a_scan_asks_it_if_no_launcher_of_ours_is_there(site, show):
     assert loaded == ["False", "False", "False"]
 
 
+def test_a_scan_asks_nobody_where_the_environment_says_which_node_this_is(site, show):
+    site("mine", MINE)
+    node = {"COLLFS_NODE": "1", "COLLFS_NODES": "a,b"}
+    text, loaded = lines(show(scan=True, MYLAUNCH_RANK="2", **node))
+    assert text == "Place(node=1, nodes=('a', 'b'), root_host='a', source='environment')"
+    assert loaded == ["False", "False", "False"]
+    assert lines(show(scan=True, MYLAUNCH_RANK="2", COLLFS_NODE="1"))[1] == ["True", "True", "True"]
+
+
 def test_a_scan_asks_one_after_the_other(site, show):
     site("mine", MINE)
     site("aother", "def collfs_place(environ): return None\n")

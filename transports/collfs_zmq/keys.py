@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
-from hashlib import blake2b
+from _blake2 import blake2b  # hashlib would load OpenSSL beside it
 
 from collfs.errors import OptionError
 
