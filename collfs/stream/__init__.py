@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Message = tuple[int, Buffer]
 
 CHUNK = 4 << 20  # bytes of payload at most: counts stay below 2 GiB, whatever the size of a file
-RECORDS, PART, BEGIN, PIECE, END, VAIN, MARK, WHOLE, CLOSE = range(1, 10)
+RECORDS, PART, BEGIN, PIECE, END, VAIN, WHOLE, MARK, CLOSE = range(1, 10)
 TAIL = struct.Struct("<QQ")  # payload of END: length of the content, and its checksum (sums.py) over the pieces
 SUM = struct.Struct("<Q")  # at the head of WHOLE: checksum of the content
 MOST = 256 << 20  # bytes of one frame: a listing of some two million names

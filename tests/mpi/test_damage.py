@@ -50,7 +50,7 @@ mpirank.emit(refused=counters["refused"], failure=session.transport.failure, nat
 mpirank.comm.barrier()
 """
 
-RECORDS, PIECE, WHOLE = 1, 4, 8
+RECORDS, PIECE, WHOLE = 1, 4, 7
 BAD = [
     "flip in the content",
     "flip in the middle",
