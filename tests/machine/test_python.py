@@ -73,6 +73,29 @@ def test_a_name_is_spelled_as_the_file_system_has_it(table, name):
     assert table.probe(f"/p/{name}x") == 0
 
 
+ASCII = r"""
+import os, sys
+from collfs.interpose.machine.code import Code
+from collfs.interpose.machine.layout import K_NATIVE
+from collfs.store.table import Table
+
+assert sys.getfilesystemencoding() == "ascii", sys.getfilesystemencoding()
+table = Table(sys.argv[1], Code([], 0), create=True, size=1 << 24)
+name = os.fsdecode(b"/p/\xc3\xa9")
+assert table.put(name, K_NATIVE, seq=1, epoch=0) and table.probe(name) == K_NATIVE
+try:
+    table.probe("/p/\u00e9")  # in UTF-8 these bytes, here no name at all
+except UnicodeEncodeError:
+    pass
+else:
+    raise AssertionError("spelled as nobody asked for")
+"""
+
+
+def test_where_the_file_system_is_not_utf_8_its_encoding_counts(run_python, tmp_path):
+    run_python(["-X", "utf8=0", "-c", ASCII, str(tmp_path / "t")], env={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"})
+
+
 def test_a_name_longer_than_all_that_can_be_known_is_unknown(table):
     assert table.probe("/p" + "/a" * 600) == 0
     assert table.searcher(SUFFIXES, BYTECODE_END)("/p" + "/a" * 600, "m") == SEEK_ASK
