@@ -181,9 +181,9 @@ assert outcome(os.stat, of_length(4095)) == "ENOENT"  # PATH_MAX counts the NUL;
 for n in (1000, 1022, 1023, 1024, 1025, 2000, 3999, 4094, 4096, 4097, 5000, 9000):
     path = of_length(n)
     assert len(path) == n
-    check(path)
-    check(d + "/sub/.." * ((n - len(d) - 3) // 7) + "/f")
-    check(d + "/" * (n - len(d) - 1) + "f")
+    for spelled in (path, d + "/sub/.." * ((n - len(d) - 3) // 7) + "/f", d + "/" * (n - len(d) - 1) + "f"):
+        if len(spelled) != 4095:
+            check(spelled)
 for n in (254, 255, 256, 257, 300, 4000):
     check(f"{d}/{'x' * n}")
     check(f"{d}/{'x' * n}/y")

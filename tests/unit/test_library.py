@@ -45,6 +45,10 @@ class Fetcher:
         self.latest = path
         return self.places.index(path) + 1
 
+    @property
+    def table_suffices(self):
+        return not self.told
+
     def settled(self, path, aspect):
         self.latest = path
         return not self.told and not self.lacks(Want(path, aspect))
