@@ -8,7 +8,18 @@ Rule of the file: a buffer is free when nobody holds a view of it.
 
 from __future__ import annotations
 
+import ctypes
 from sys import getrefcount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def keep_for_ever(objects: Iterable[object]) -> None:
+    """Memory that a library may still read or write when the interpreter has ended, and freed all others."""
+    for each in objects:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
 
 
 class Buffers:
@@ -25,3 +36,7 @@ class Buffers:
                 return memoryview(buffer)
         self._all.append(bytearray(self.size))
         return memoryview(self._all[-1])
+
+    def keep(self) -> None:
+        """See :func:`keep_for_ever`."""
+        keep_for_ever(self._all)

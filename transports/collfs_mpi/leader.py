@@ -137,3 +137,7 @@ class Leader:
     def fail(self) -> None:
         """No more MPI."""
         self.receiver.closed = True
+
+    def keep(self) -> None:
+        """The stream didn't end well: MPI may still write its buffers."""
+        self.receiver.keep()

@@ -142,6 +142,7 @@ class MpiTransport(ReadingTransport):
             end = self._end_of_stream
             if end is not None and (self._running.locked() or not end.orderly):
                 _left.append(end)
+                end.keep()
             elif not self._owing:
                 self.groups.retire()
         if self.leader is not None and self.leader.intake is not None:

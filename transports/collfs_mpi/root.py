@@ -140,3 +140,7 @@ class Publisher:
     def fail(self) -> None:
         """No more MPI."""
         self.sender.broken = True
+
+    def keep(self) -> None:
+        """The stream didn't end well: MPI may still read its buffers."""
+        self.sender.keep()

@@ -24,7 +24,7 @@ from mpi4py import MPI
 
 from collfs.errors import RecordError
 from collfs.stream import CHUNK, CLOSE, RECORDS
-from collfs.stream.buffers import Buffers
+from collfs.stream.buffers import Buffers, keep_for_ever
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class _UnderWay:
             if left:
                 return
 
+    def keep(self) -> None:
+        """Nobody comes back for these: MPI may read them until it is finalized, after the interpreter has ended."""
+        keep_for_ever([buffer for _, buffer in self._requests + self._lost])
+
 
 class Sender:
     """The root's end. Messages are queued as iterators, so that what isn't under way yet needs no memory."""
@@ -105,6 +109,10 @@ class Sender:
     def moved(self) -> int:
         """Changes when something arrives."""
         return self._way.moved
+
+    def keep(self) -> None:
+        """Leave what is under way to MPI."""
+        self._way.keep()
 
     def submit(self, messages: Iterator[Message]) -> None:
         """Queue *messages*. Each payload must stay unchanged until it has been sent; it is kept alive here."""
@@ -186,6 +194,12 @@ class Receiver:
     def request(self) -> MPI.Request:
         """What to wait for: the next call of :meth:`take` does something when it is complete."""
         return self._request if self._buffer is not None or not self._way else self._way.first
+
+    def keep(self) -> None:
+        """Leave what is under way to MPI: what still comes is written into these buffers."""
+        self._heads.keep()
+        self._payloads.keep()
+        self._way.keep()
 
     def _post(self) -> None:
         self._receive(self._heads.take())

@@ -19,6 +19,7 @@ from mpi4py import MPI
 
 from collfs.interpose.machine.code import Code, latest
 from collfs.interpose.machine.layout import Waiting
+from collfs.stream.buffers import keep_for_ever
 
 NANO = 1_000_000_000
 SHARE = 1 / 8  # of the silence so far: a pause; the machine code has it, too
@@ -40,6 +41,7 @@ class Waiter:
         self._test = _address_of_test() if latest else 0
         self._code: Code | None = latest[0] if self._test else None
         self._waiting = Waiting(test=self._test)
+        keep_for_ever([self._waiting])  # the machine code may be reading it when the interpreter ends
         self._bell = allocate_lock()
         self._bell.acquire()
 
