@@ -27,7 +27,7 @@ def main(command: str, argv: Sequence[str]) -> int:
 
 def _serve(argv: Sequence[str]) -> int:
     try:
-        from collfs_zmq.serve import main as serve
+        from collfs_zmq.commandline import main as serve
     except ModuleNotFoundError as exc:
         if exc.name not in ("zmq", "collfs_zmq"):
             raise

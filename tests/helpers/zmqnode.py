@@ -105,6 +105,18 @@ def environment(tree: os.PathLike[str], job: str, store: str, more: Mapping[str,
     return clean_env({**given, **more})
 
 
+#: as sitecustomize.py: the library that pyzmq's wheel brings can't be found
+NO_LIBRARY = """
+import os
+listdir = os.listdir
+def without(path="."):
+    if str(path).endswith("pyzmq.libs"):
+        raise FileNotFoundError(2, "none", path)
+    return listdir(path)
+os.listdir = without
+"""
+
+
 class Stores:
     """Makes node-local directories, ends the servers that are left in them and removes them."""
 

@@ -31,7 +31,7 @@ import sys
 import collfs_zmq.crowd
 collfs_zmq.crowd.SLOW = 1.5
 collfs_zmq.crowd.MOST_WAITING = 100 << 10
-from collfs_zmq.serve import main
+from collfs_zmq.commandline import main
 sys.exit(main(sys.argv[1:]))
 """
 

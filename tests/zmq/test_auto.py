@@ -74,6 +74,7 @@ def test_without_pyzmq_it_is_local(bench, tmp_path):
     fake = tmp_path / "fake"
     fake.mkdir()
     (fake / "zmq.py").write_text(f"open({str(tmp_path / 'tried')!r}, 'a').write('.')\nraise ImportError('no zmq')\n")
+    (fake / "sitecustomize.py").write_text(zmqnode.NO_LIBRARY)
     store = bench.node()
     path = f"{fake}:{bench.env(store)['PYTHONPATH']}"
     keeper = bench.start(WORK, store, **NOBODY)  # so that the others wait in the same store, all at once

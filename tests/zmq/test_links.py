@@ -288,7 +288,7 @@ def test_credit_has_a_limit_whatever_the_child_says(forest):
 
 
 def test_more_wants_than_a_message_holds_travel_in_several(forest, monkeypatch):
-    monkeypatch.setattr(wire, "PIECE", 1000)
+    monkeypatch.setattr(wire, "PIECE", 400)
     root = forest.start()
     low = forest.joined(root)
     link = low.link()

@@ -340,6 +340,7 @@ def test_without_pyzmq_the_error_says_what_to_install_and_a_fallback_serves(benc
     node, hidden = bench.node(), tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "zmq.py").write_text("raise ModuleNotFoundError(\"No module named 'zmq'\", name='zmq')\n")
+    (hidden / "sitecustomize.py").write_text(zmqnode.NO_LIBRARY)
     path = f"{hidden}:{bench.env(node)['PYTHONPATH']}"
     told = bench.run(HIDDEN, node, PYTHONPATH=path)
     assert 'pip install "collfs[zmq]"' in told["error"]

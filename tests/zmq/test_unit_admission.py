@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-zmq = pytest.importorskip("zmq")
+pytest.importorskip("zmq")
 
-from collfs_zmq.admission import ENDPOINT, Admission  # noqa: E402
+from collfs_zmq.admission import ENDPOINT, Admission
+from collfs_zmq.libzmq import LINGER, Context, Poller
+
+REQ = 3  # zmq.h
 
 KEY = bytes(range(32))
 GOOD = [b"1.0", b"7", b"collfs", b"10.0.0.2", b"", b"CURVE", KEY]
@@ -17,18 +20,21 @@ GOOD = [b"1.0", b"7", b"collfs", b"10.0.0.2", b"", b"CURVE", KEY]
 @pytest.fixture(scope="module")
 def ask():
     """A function that asks as libzmq does, and gives the reply."""
-    context = zmq.Context()
+    context = Context()
     admission = Admission(context, "collfs", KEY)
-    asker = context.socket(zmq.REQ)
-    asker.setsockopt(zmq.LINGER, 0)
+    asker = context.socket(REQ)
+    asker.set(LINGER, 0)
     asker.connect(ENDPOINT)
+    poller = Poller()
+    poller.register(admission.socket)
+    poller.register(asker)
 
     def ask(frames):
-        asker.send_multipart(frames)
-        assert admission.socket.poll(5000)
+        asker.send(frames)
+        assert poller.poll(5000) == [admission.socket]
         admission.answer()
-        assert asker.poll(5000)
-        return asker.recv_multipart()
+        assert poller.poll(5000) == [asker]
+        return asker.receive()
 
     ask.__dict__["admission"] = admission
     yield ask

@@ -67,18 +67,18 @@ class ZmqTransport(ReadingTransport):
             raise TransportUnavailable(f"transport 'zmq': the server of this node: {exc}") from exc
 
     def _words(self, prefixes: Sequence[str]) -> list[str]:
-        """The server's command line, as far as this session's options matter to it."""
-        words = [f"--patience={self.patience!r}"]
-        words += [f"--prefix={path}" for path in prefixes]
+        """What the server is told, as far as this session's options matter to it."""
+        words = [f"patience={self.patience!r}"]
+        words += [f"prefixes={path}" for path in prefixes]
         if not os.environ.get("COLLFS_ROOT") and tree(os.environ):
-            words.append("--tree")
-        words += [f"--exclude={glob}" for glob in getattr(self.options, "exclude", ())]
+            words.append("tree")
+        words += [f"exclude={glob}" for glob in getattr(self.options, "exclude", ())]
         for name in ("max_store_bytes", "max_file_bytes"):
             value = getattr(self.options, name, None)
             if value is not None:
-                words.append(f"--{name.replace('_', '-')}={value}")
+                words.append(f"{name}={value}")
         if getattr(self.options, "quiet", False):
-            words.append("--quiet")
+            words.append("quiet=1")
         return words
 
     def _greet(self, link: Link) -> None:

@@ -7,7 +7,6 @@ another user's process is never listened to (the directory has mode 0700, and th
 from __future__ import annotations
 
 import _socket
-import logging
 import os
 import time
 from errno import EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EWOULDBLOCK
@@ -89,6 +88,7 @@ class Crowd:
         self.claim: Callable[[str, Callable[[bool], None]], None] = lambda program, answer: answer(False)
         self.report: Callable[[bytes, Callable[[bool], None]], None] = lambda report, answer: answer(False)
         self.stop: Callable[[], None] = lambda: None
+        self.warn: Callable[[str], None] = lambda text: None
         self.came = self.refused = self.pauses = 0
         self._paused = 0.0  # since when nobody is accepted; 0: all are
         self._ticked = time.monotonic()
@@ -119,9 +119,7 @@ class Crowd:
         self.unwatch(self.listener.fileno())
         self._paused = time.monotonic()
         if not self.pauses:
-            logging.getLogger("collfs.serve").warning(
-                "no descriptor is left for another process of this node (ulimit -n): it waits until one has gone"
-            )
+            self.warn("no descriptor is left for another process of this node (ulimit -n): it waits until one has gone")
         self.pauses += 1
 
     def _go_on(self) -> None:

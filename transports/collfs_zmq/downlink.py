@@ -14,26 +14,28 @@ Rules of the file: one thread; never waits; a message that isn't as it should be
 from __future__ import annotations
 
 import time
-from collections import deque
-
-import zmq
 
 from collfs.errors import RecordError
 from collfs.record.wire import unpack_wants
 from collfs.stream.outgoing import held, messages, parcels
 
 from . import wire
+from .libzmq import Again, ZMQError
 from .local import LARGEST_REPORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterator, Sequence
 
     from collfs.record import Buffer, Record
     from collfs.stream import Message
 
     from .desk import Desk
+    from .libzmq import Socket
     from .plans import Plans
+else:
+    from _collections import deque  # the package would read operator, keyword and reprlib beside it
 
 CREDIT = 32 << 20  # bytes on their way to one server
 CROWDED = 32 << 20  # bytes of content that wait in memory for one; beyond, the copies in the store are sent
@@ -113,7 +115,7 @@ class Child:
 class Downlink:
     """The ROUTER socket and who is behind it."""
 
-    def __init__(self, socket: zmq.Socket[bytes], desk: Desk, copy_of: Callable[[str], str], fanout: int) -> None:
+    def __init__(self, socket: Socket, desk: Desk, copy_of: Callable[[str], str], fanout: int) -> None:
         self.socket, self.desk, self.copy_of, self.fanout = socket, desk, copy_of, fanout
         self.children: dict[bytes, Child] = {}
         self.ancestors: list[str] = []  # of a child: root first, this server last
@@ -126,20 +128,16 @@ class Downlink:
     def send(self, child: Child, kind: int, request: int = 0, part: int = 0, payload: Buffer = b"") -> None:
         """Send, or lose it, and the peer: it has gone, or asks and asks and doesn't read what it is told."""
         try:
-            self.socket.send_multipart(
-                [child.identity, wire.head(kind, request, part), payload],
-                zmq.NOBLOCK,
-                copy=_small(payload),
-            )
-        except zmq.ZMQError:
+            self.socket.send([child.identity, wire.head(kind, request, part), payload])
+        except ZMQError:
             self.drop(child)
 
     def receive(self, most: int = 200) -> None:
         """Take what has come, at most *most* messages."""
         for _ in range(most):
             try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+                frames = self.socket.receive()
+            except Again:
                 return
             self._handle(frames)
 
@@ -247,12 +245,3 @@ class Downlink:
             self.send(child, wire.LEAVE)
         self.children.clear()
         self.socket.close(1000)
-
-
-def _small(payload: Buffer) -> bool:
-    """Whether a copy costs less than what *payload* would keep in memory until it is sent: a piece of a file lies in a
-    buffer for a whole chunk, and 30 files of 1 MiB would occupy 120.
-    """
-    if len(payload) < 65536:
-        return True
-    return isinstance(payload, memoryview) and 2 * len(payload) < memoryview(payload.obj).nbytes

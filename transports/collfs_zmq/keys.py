@@ -60,17 +60,16 @@ def find_secret(environ: Mapping[str, str]) -> str:
 
 
 class Keys:
-    """The two key pairs, as Z85 texts for ``zmq.CURVE_...`` options (RFC 32/Z85)."""
+    """The two key pairs, as Z85 texts for ``ZMQ_CURVE_...`` options (RFC 32/Z85)."""
 
     def __init__(self, secret: str) -> None:
-        from zmq import curve_public
-        from zmq.utils import z85
+        from .libzmq import curve_public, z85_decode, z85_encode
 
         def private(person: bytes) -> bytes:
-            return bytes(z85.encode(blake2b(secret.encode(), digest_size=32, person=person).digest()))
+            return z85_encode(blake2b(secret.encode(), digest_size=32, person=person).digest())
 
         self.server_secret = private(b"collfs-server")
         self.client_secret = private(b"collfs-client")
-        self.server = bytes(curve_public(self.server_secret))
-        self.client = bytes(curve_public(self.client_secret))
-        self.client_bytes = bytes(z85.decode(self.client))  # as it comes in a handshake
+        self.server = curve_public(self.server_secret)
+        self.client = curve_public(self.client_secret)
+        self.client_bytes = z85_decode(self.client)  # as it comes in a handshake

@@ -1,25 +1,23 @@
-"""``collfs serve``: the server of this node, started by hand, by a launcher, or by the first process that needs it.
+"""The server of this node as a process: its place in the tree, its store, its start and its end.
 
 ::
 
-    collfs serve                                  this node alone
-    collfs serve --bind tcp://*:7000              the root: it reads, and takes the servers of other nodes
-    collfs serve --root tcp://node0:7000          another node
-    srun --ntasks-per-node=1 collfs serve --tree  all of it: who is the root, the launcher says
+    collfs serve ...        --commandline.py-->  Place, Options  --+
+                                                                   +--> serve --> Server.run, until all have gone
+    start.py (a process     --started-->         Place, Options  --+
+    that needs a server)
 
 Rules of the file: ends as it began, with its store removed if nobody else uses it; one server for a job on a node.
+Imports nothing that is read from the shared file system needlessly (argparse, logging, signal, socket): every node's
+processes wait for it.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
+import _socket
 import os
-import resource
-import signal
-import socket
 import sys
-from binascii import crc32
+from _blake2 import blake2b
 
 from collfs import _libc
 from collfs.errors import CollfsError, OptionError, StoreError
@@ -28,90 +26,86 @@ from collfs.lifecycle import _matcher
 from collfs.messages import Messages
 from collfs.options import Options
 from collfs.prefixes import automatic, explicit
+from collfs.record.wire import pack_wants
 from collfs.store.node import NodeStore, candidates, job_id, open_store
 from collfs.store.stager import Stager, default_limit
 
 from .keys import Keys, find_secret
+from .log import Log
 from .server import Server
 from .shelf import NodeShelf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Sequence
+else:
+    import _signal  # signal makes an enumeration of them
 
 PORTS = (20000, 20000)  # first, and how many: for --tree without --port, the same on all nodes of a job
+_SIGNALS: dict[int, str] = {_signal.SIGTERM: "SIGTERM", _signal.SIGINT: "SIGINT"}
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(prog="collfs serve", description="Serve the processes of one job on this node.")
-    add = made.add_argument
-    add("--root", metavar="ADDRESS", help="address of the root's server, tcp://HOST:PORT (default: COLLFS_ROOT)")
-    add("--bind", metavar="ADDRESS", help="take servers of other nodes here, such as tcp://*:7000 (port 0: any)")
-    add("--tree", action="store_true", help="ask the launcher: node 0 is the root, the others find it by its name")
-    add("--port", type=int, default=0, help="with --tree: the root's port (default: from the job's id)")
-    add("--host", metavar="NAME", help="name or address by which other nodes reach this one")
-    add("--fanout", type=int, default=16, help="servers that one server takes (default: 16)")
-    add("--linger", type=float, default=5.0, metavar="SECONDS", help="end so long after the last process (default: 5)")
-    add("--first", type=float, default=600.0, metavar="SECONDS", help="wait so long for the first one (default: 600)")
-    add("--prefix", action="append", metavar="DIR", help="as in collfs run")
-    add("--exclude", action="append", metavar="GLOB", help="as in collfs run")
-    for name in ("job", "store", "max-store-bytes", "max-file-bytes", "patience"):
-        add(f"--{name}", help="as in collfs run")
-    add("--quiet", action="store_true", help="as in collfs run")
-    add("--in", dest="inside", metavar="DIR", help=argparse.SUPPRESS)  # an existing store: for who starts us
-    add("--ready", type=int, default=-1, metavar="FD", help=argparse.SUPPRESS)
-    return made
+class Place:
+    """Where a server stands, and how long."""
+
+    def __init__(
+        self,
+        *,
+        root: str = "",
+        bind: str = "",
+        tree: bool = False,
+        port: int = 0,
+        host: str = "",
+        fanout: int = 16,
+        linger: float = 5.0,
+        first: float = 600.0,
+        inside: str = "",
+    ) -> None:
+        """
+        :param root: address of the root's server; empty: as in ``COLLFS_ROOT``, or this is the root
+        :param bind: address at which other servers are taken
+        :param tree: ask the launcher where the root is
+        :param port: of the root, with *tree*; 0: from the job's name
+        :param host: name or address by which other nodes reach this one
+        :param linger: seconds after the last process
+        :param first: seconds that it waits for the first one
+        :param inside: an existing node store, of the process that starts this server
+        """
+        self.root = root or os.environ.get("COLLFS_ROOT", "")
+        self.bind, self.tree, self.port, self.host = bind, tree, port, host
+        self.fanout, self.linger, self.first, self.inside = fanout, linger, first, inside
 
 
-def options_of(arguments: argparse.Namespace) -> Options:
-    """The options that ``collfs run`` has, too.
-
-    :raises OptionError: for a bad value
-    """
-    given: dict[str, object] = {}
-    for name in ("job", "store", "max_store_bytes", "max_file_bytes", "patience"):
-        value = getattr(arguments, name)
-        if value is not None:
-            given[name] = float(value) if name == "patience" else value
-    if arguments.prefix:
-        given["prefixes"] = arguments.prefix
-    if arguments.exclude:
-        given["exclude"] = arguments.exclude
-    if arguments.quiet:
-        given["quiet"] = True
-    return Options.from_call(given, os.environ)
-
-
-def main(argv: Sequence[str]) -> int:
+def serve(place: Place, options: Options, ready: int = -1) -> int:
     """Serve until nobody is here any more; the exit status.
 
+    :param ready: a descriptor that gets ``ready``, or why not, and is closed
     :raises OptionError: for a bad argument
     """
-    arguments = parser().parse_args(list(argv))
-    logging.basicConfig(format="collfs serve: %(message)s", level=logging.WARNING if arguments.quiet else logging.INFO)
-    log = logging.getLogger("collfs.serve")
+    log = Log(options.quiet)
+    pack_wants(())  # imports what it needs: later, no descriptor may be left for that
     _allow_descriptors()
     try:
-        root, bind = _place(arguments)
-        server = _make(arguments, root, bind)
+        root, bind = _addresses(place)
+        server = _make(place, options, root, bind, log)
     except (CollfsError, OSError) as exc:
-        _ready(arguments.ready, f"{exc}")
+        _tell(ready, f"{exc}")
         if isinstance(exc, OptionError):
             raise
-        log.error("%s", exc)
+        log.complain(f"{exc}")
         return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda which, frame: server.stop(signal.Signals(which).name))
+    for number in _SIGNALS:
+        _signal.signal(number, lambda which, frame: server.stop(_SIGNALS[which]))
     where = server.address or "this node"
-    log.info("serving %s in %s", where, server.shelf.store.path)
+    log.say(f"serving {where} in {server.shelf.store.path}")
     if server.address:
         sys.stdout.write(f"{server.address}\n")
         sys.stdout.flush()
-    _ready(arguments.ready, "")
+    _tell(ready, "")
     try:
         why = server.run()
-        log.info("ends: %s; %s", why, server.report())
+        log.say(f"ends: {why}; {server.report()}")
     finally:
         server.close()
         server.shelf.store.close()
@@ -122,8 +116,37 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def started(words: Sequence[str]) -> int:
+    """Serve as :mod:`.start` has asked for it.
+
+    :param words: ``NAME=VALUE``: ``inside``, ``ready``, ``tree`` and the options of the session, as text; some of them
+        several times
+    """
+    given: dict[str, object] = {}
+    inside, ready, tree = "", -1, False
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "inside":
+            inside = value
+        elif name == "ready":
+            ready = int(value)
+        elif name == "tree":
+            tree = True
+        elif name in ("prefixes", "exclude"):
+            given.setdefault(name, []).append(value)  # type: ignore[attr-defined]
+        else:
+            given[name] = {"patience": float, "quiet": bool}.get(name, str)(value)
+    try:
+        return serve(Place(tree=tree, inside=inside), Options.from_call(given, os.environ), ready)
+    except OptionError as exc:
+        Log().complain(f"{exc}")
+        return 2
+
+
 def _allow_descriptors() -> None:
     """As many as may be had: each process of the node needs one, and many sites give 1,024 at first (getrlimit(2))."""
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -132,30 +155,29 @@ def _allow_descriptors() -> None:
             pass
 
 
-def _place(arguments: argparse.Namespace) -> tuple[str, str]:
+def _addresses(place: Place) -> tuple[str, str]:
     """(address of the root, address to bind), as given or as the launcher says."""
-    root = arguments.root or os.environ.get("COLLFS_ROOT", "")
-    bind = arguments.bind or ""
-    if arguments.fanout < 1:
-        raise OptionError(f"flag --fanout {arguments.fanout} is not possible. Give a number from 1 up")
-    if not arguments.tree:
+    root, bind = place.root, place.bind
+    if place.fanout < 1:
+        raise OptionError(f"flag --fanout {place.fanout} is not possible. Give a number from 1 up")
+    if not place.tree:
         return root, bind or ("tcp://*:0" if root else "")
-    from collfs.launch import place
+    from collfs.launch import place as launched
 
-    here = place(scan=True)
+    here = launched(scan=True)
     if not here.job or here.node < 0 or (not here.root_host and not root):
         raise OptionError(
             f"flag --tree: the launcher doesn't say enough ({here}). Give --bind on one node and --root on the others,"
             " or COLLFS_NODE, COLLFS_NODES and COLLFS_JOB"
         )
-    port = arguments.port or PORTS[0] + crc32(here.job.encode()) % PORTS[1]
+    chosen = int.from_bytes(blake2b(here.job.encode(), digest_size=4).digest(), "little") % PORTS[1]
+    port = place.port or PORTS[0] + chosen
     if here.node == 0:
         return "", bind or f"tcp://*:{port}"
     return root or f"tcp://{here.root_host}:{port}", bind or "tcp://*:0"
 
 
-def _make(arguments: argparse.Namespace, root: str, bind: str) -> Server:
-    options = options_of(arguments)
+def _make(place: Place, options: Options, root: str, bind: str, log: Log) -> Server:
     for name, address in (("--root", root), ("--bind", bind)):
         if address and not address.startswith(("tcp://", "ipc://")):
             raise OptionError(f"{name} {address!r} is not possible. Give tcp://HOST:PORT")
@@ -171,7 +193,7 @@ def _make(arguments: argparse.Namespace, root: str, bind: str) -> Server:
     prefixes = explicit(options.prefixes) if options.prefixes is not None else automatic(os.environ)[0]
     if not prefixes:
         raise OptionError("no directory to manage: name one, --prefix DIR")
-    store = _store(options, arguments.inside)
+    store = _store(options, place.inside)
     try:
         _only_one(store)
         limit = options.max_store_bytes if options.max_store_bytes is not None else default_limit(store.path)
@@ -192,22 +214,23 @@ def _make(arguments: argparse.Namespace, root: str, bind: str) -> Server:
             token=os.path.basename(store.path),
             root=root,
             bind=bind,
-            host=arguments.host or _own_host(root),
+            host=place.host or _own_host(root),
             keys=keys,
-            fanout=arguments.fanout,
+            fanout=place.fanout,
             patience=options.patience,
-            linger=arguments.linger,
-            first=arguments.first,
+            linger=place.linger,
+            first=place.first,
             max_file_bytes=options.max_file_bytes if options.max_file_bytes is not None else limit // 4 or None,
+            log=log,
         )
     except BaseException:
         store.close()
         raise
 
 
-def _store(options: Options, inside: str | None) -> NodeStore:
+def _store(options: Options, inside: str) -> NodeStore:
     code = Code([], 0)
-    if inside is None:
+    if not inside:
         # of a job with steps, all: the programs run in others than the servers
         job = options.job or job_id(os.environ, step=False) or None
         return open_store(job, candidates(options.store, os.environ), code, chosen=options.store is not None)
@@ -230,18 +253,23 @@ def _own_host(root: str) -> str:
     """The address by which the others reach this node: that of the interface towards the root, else the host name."""
     host = root[len("tcp://") :].rpartition(":")[0].strip("[]") if root.startswith("tcp://") else ""
     if not host:
-        return socket.gethostname()
+        return os.uname().nodename
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
+        # bytes: for a text, CPython would load the codec "idna"
+        found = _socket.getaddrinfo(host.encode(), 9, _socket.AF_UNSPEC, _socket.SOCK_DGRAM)
+        family, kind, _, _, address = found[0]
+        probe = _socket.socket(family, kind)
+        try:
             probe.connect(address)  # sends nothing: the kernel chooses a route
-            found = str(probe.getsockname()[0])
+            own = str(probe.getsockname()[0])
+        finally:
+            probe.close()
     except OSError:
-        return socket.gethostname()
-    return f"[{found}]" if ":" in found else found
+        return os.uname().nodename
+    return f"[{own}]" if ":" in own else own
 
 
-def _ready(fd: int, trouble: str) -> None:
+def _tell(fd: int, trouble: str) -> None:
     """Tell who started us."""
     if fd >= 0:
         os.write(fd, (trouble or "ready").encode("utf-8", "replace")[:4000])

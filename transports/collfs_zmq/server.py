@@ -12,22 +12,20 @@ node's processes and the servers below have gone for ``linger`` seconds.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 
-import zmq
-
 from collfs.stream.devices import devices
 
+from . import libzmq as zmq
 from . import local
 from .admission import Admission
 from .crowd import Crowd
 from .desk import Desk
 from .downlink import MESSAGES, Downlink
+from .libzmq import Again, Context, Poller, Socket, ZMQError
+from .log import Log
 from .plans import Plans
-from .reports import Reports
-from .source import BoundReader, Source
 from .uplink import Uplink
 
 TYPE_CHECKING = False
@@ -35,7 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .keys import Keys
+    from .libzmq import Source as Pollable
+    from .reports import Reports
     from .shelf import NodeShelf
+    from .source import Source
 
 TICK = 0.25  # seconds
 LARGEST = (8 << 20) + 4096  # bytes of a message: a chunk of collfs.stream, or a frame of wants
@@ -63,6 +64,7 @@ class Server:
         linger: float = 5.0,
         first: float = 600.0,
         max_file_bytes: int | None = None,
+        log: Log | None = None,
     ) -> None:
         """
         :param root: address of the root's server; empty: this is the root
@@ -72,31 +74,36 @@ class Server:
         :param linger: seconds without processes and servers below, after which it ends
         :param first: the same before the first one has come
         :raises OSError: if this node has a server already
-        :raises zmq.ZMQError: if *bind* can't be bound
+        :raises ZMQError: if *bind* can't be bound
         """
-        self.context = zmq.Context()
+        self.log = log or Log()
+        self.context = Context()
         self.shelf, self.keys, self.patience, self.linger, self.first = shelf, keys, patience, linger, first
         self.desk = Desk(shelf)
         self.plans = Plans(self.desk)
         self.address = ""
         self.stopping = ""
-        self.reports = Reports(token, self.wake)
+        self.reports: Reports | None = None
         self.uplink: Uplink | None = None
         self.source: Source | None = None
         self.downlink: Downlink | None = None
         self.strangers = 0  # connections that were refused
-        self._monitor: zmq.Socket[bytes] | None = None
+        self._monitor: Socket | None = None
         self.admission: Admission | None = None
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.poller = zmq.Poller()
-        self.poller.register(self._wake_in, zmq.POLLIN)
+        self.poller = Poller()
+        self.poller.register(self._wake_in)
         self.crowd = Crowd(f"{shelf.store.path}/{local.NAME}", self.desk, self.plans, token)
         try:
             if bind:
                 self._bind(bind, host, fanout)
             if root:
                 self._join(root)
-            else:
+            else:  # the others needn't load this: threads, queues, json
+                from .reports import Reports
+                from .source import BoundReader, Source
+
+                self.reports = Reports(token, self.wake)
                 reader = BoundReader(prefixes, max_file_bytes)
                 reader.scratch = shelf.scratch
                 self.source = self.desk.source = Source(reader, self.wake)
@@ -105,9 +112,9 @@ class Server:
             raise
         self.crowd.claim, self.crowd.report = self.claim, self.take_report
         self.crowd.stop = lambda: self.stop("asked to")
-        self.crowd.watch = lambda fd: self.poller.register(fd, zmq.POLLIN)
-        self.crowd.unwatch = self.poller.unregister
-        self.poller.register(self.crowd.listener.fileno(), zmq.POLLIN)
+        self.crowd.watch, self.crowd.unwatch = self.poller.register, self.poller.unregister
+        self.crowd.warn = self.log.complain
+        self.poller.register(self.crowd.listener.fileno())
         self.plans.relay = self._relay
         self._name_devices(prefixes)
 
@@ -116,25 +123,25 @@ class Server:
     def _bind(self, bind: str, host: str, fanout: int) -> None:
         assert self.keys is not None
         self.admission = Admission(self.context, DOMAIN, self.keys.client_bytes)
-        self.poller.register(self.admission.socket, zmq.POLLIN)
-        socket: zmq.Socket[bytes] = self.context.socket(zmq.ROUTER)
+        self.poller.register(self.admission.socket)
+        socket = self.context.socket(zmq.ROUTER)
         self._limits(socket)
-        socket.setsockopt(zmq.SNDHWM, MESSAGES)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is full, or gone, is an error of send
-        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        socket.setsockopt(zmq.CURVE_SERVER, 1)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self.keys.server_secret)
-        socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
-        self._monitor = socket.get_monitor_socket(STRANGERS)
-        self.poller.register(self._monitor, zmq.POLLIN)
+        socket.set(zmq.SNDHWM, MESSAGES)
+        socket.set(zmq.ROUTER_MANDATORY, 1)  # who is full, or gone, is an error of send
+        socket.set(zmq.ROUTER_HANDOVER, 1)
+        socket.set(zmq.CURVE_SERVER, 1)
+        socket.set(zmq.CURVE_SECRETKEY, self.keys.server_secret)
+        socket.set(zmq.ZAP_DOMAIN, DOMAIN.encode())
+        self._monitor = socket.monitor(STRANGERS)
+        self.poller.register(self._monitor)
         socket.bind(bind)
-        bound = socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()  # type: ignore[union-attr]
+        bound = socket.endpoint
         port = bound.rpartition(":")[2]
         self.address = f"tcp://{host}:{port}" if bound.startswith("tcp:") and host else bound
         self.downlink = Downlink(socket, self.desk, self.shelf.copy_of, fanout)
         self.downlink.ancestors = [self.address]
         self.downlink.plans, self.downlink.claim, self.downlink.report = self.plans, self.claim, self.take_report
-        self.poller.register(socket, zmq.POLLIN)
+        self.poller.register(socket)
 
     def _join(self, root: str) -> None:
         self.uplink = self.desk.source = Uplink(
@@ -150,33 +157,33 @@ class Server:
         self.uplink.below = lambda: self.downlink.below if self.downlink is not None else 0
         self.uplink.adopted = self._adopted
 
-    def _connect(self, address: str) -> zmq.Socket[bytes]:
+    def _connect(self, address: str) -> Socket:
         assert self.keys is not None
-        socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
+        socket = self.context.socket(zmq.DEALER)
         self._limits(socket)
-        socket.setsockopt(zmq.CURVE_SERVERKEY, self.keys.server)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.keys.client)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self.keys.client_secret)
+        socket.set(zmq.CURVE_SERVERKEY, self.keys.server)
+        socket.set(zmq.CURVE_PUBLICKEY, self.keys.client)
+        socket.set(zmq.CURVE_SECRETKEY, self.keys.client_secret)
         try:
             socket.connect(address)
-        except zmq.ZMQError:
+        except ZMQError:
             socket.close(0)
             raise
-        self.poller.register(socket, zmq.POLLIN)
+        self.poller.register(socket)
         return socket
 
-    def _disconnect(self, socket: zmq.Socket[bytes], linger: int) -> None:
+    def _disconnect(self, socket: Socket, linger: int) -> None:
         self.poller.unregister(socket)
         socket.close(linger)
 
     @staticmethod
-    def _limits(socket: zmq.Socket[bytes]) -> None:
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, LARGEST)
-        socket.setsockopt(zmq.SNDHWM, 0)  # what goes up is bounded by what is asked for
-        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
+    def _limits(socket: Socket) -> None:
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.MAXMSGSIZE, LARGEST)
+        socket.set(zmq.SNDHWM, 0)  # what goes up is bounded by what is asked for
+        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE)
+        socket.set(zmq.HEARTBEAT_IVL, 2000)
+        socket.set(zmq.HEARTBEAT_TIMEOUT, 10000)
 
     def _adopted(self, ancestors: Sequence[str]) -> None:
         if self.downlink is not None:
@@ -200,8 +207,10 @@ class Server:
         """The report of a process: up to the root, which writes it."""
         if self.uplink is not None:
             self.uplink.report(report, answer)
-        else:
+        elif self.reports is not None:
             self.reports.take(report, answer)
+        else:
+            answer(False)
 
     def _relay(self, source: object, program: str, index: int, piece: bytes) -> None:
         if self.uplink is not None and source is not self.uplink:
@@ -231,7 +240,7 @@ class Server:
         more = served = False
         while not self.stopping:
             events = self.poller.poll(0 if more else int(TICK * 1000))
-            more = self._turn([which for which, _ in events])
+            more = self._turn(events)
             now = time.monotonic()
             if now - last > TICK:
                 last = now
@@ -242,7 +251,7 @@ class Server:
                 self.stopping = "nobody is here any more"
         return self.stopping
 
-    def _turn(self, events: Sequence[object]) -> bool:
+    def _turn(self, events: Sequence[Pollable]) -> bool:
         """What has happened; whether there is more to do at once."""
         more = False
         for which in events:
@@ -269,7 +278,8 @@ class Server:
                 self.desk.landed(records)
             if finished:
                 self.desk.finished(finished)
-        self.reports.answer()
+        if self.reports is not None:
+            self.reports.answer()
         if self.downlink is not None:
             more = self.downlink.pump() or more
         self.crowd.flush()
@@ -280,14 +290,12 @@ class Server:
         assert self._monitor is not None
         while True:
             try:
-                self._monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+                self._monitor.receive()
+            except Again:
                 return
             self.strangers += 1
             if self.strangers <= SHOWN:
-                logging.getLogger("collfs.serve").warning(
-                    "refused a connection to %s: not with this job's secret", self.address
-                )
+                self.log.complain(f"refused a connection to {self.address}: not with this job's secret")
 
     def _tick(self) -> None:
         self.crowd.tick()
@@ -298,12 +306,12 @@ class Server:
 
     def close(self) -> None:
         """Close all; nothing waits for a peer. To be called once, after :meth:`run`."""
-        self.reports.close()
+        if self.reports is not None:
+            self.reports.close()
         self.crowd.close()
         if self.source is not None:
             self.source.close()
         if self.downlink is not None:
-            self.downlink.socket.disable_monitor()
             self.downlink.close()
         if self.uplink is not None:
             self.uplink.close()

@@ -34,7 +34,7 @@ def find(store: str, seconds: float) -> Link | None:
 
 
 def find_or_start(store: str, seconds: float, words: Sequence[str]) -> Link:
-    """The server of the node store; started with *words* (of ``collfs serve``) if there is none.
+    """The server of the node store; started with *words* (of :func:`.serve.started`) if there is none.
 
     :raises TransportUnavailable: if it can't be started, with what it says
     """
@@ -70,7 +70,7 @@ def _start(store: str, words: Sequence[str], seconds: float) -> str:
     os.set_inheritable(write, True)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     log = os.open(f"{store}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    command = [sys.executable, "-c", _PROGRAM, str(write), *words, "--in", store, "--ready", str(write)]
+    command = [sys.executable, "-c", _PROGRAM, str(write), *words, f"inside={store}", f"ready={write}"]
     environ = {key: value for key, value in os.environ.items() if key != "COLLFS_MPI_PID"}
     try:
         pid = os.posix_spawn(
@@ -109,8 +109,15 @@ os.closerange(keep + 1, 65536)
 sys.argv[1:2] = []
 if sys.path[:1] == [""]:  # of -c: the current directory
     del sys.path[0]
-from collfs.cli.servers import main
-sys.exit(main("serve", sys.argv[1:]))
+from collfs import use_bundle
+use_bundle()
+try:
+    from collfs_zmq.serve import started
+except ModuleNotFoundError as exc:
+    if exc.name != "zmq":
+        raise
+    sys.exit('collfs serve: needs pyzmq: pip install "collfs[zmq]"')
+sys.exit(started(sys.argv[1:]))
 """
 
 

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import time
 
-import zmq
-
 from collfs.errors import RecordError
 from collfs.record.wire import pack_wants
 from collfs.stream.devices import mended, renamed
 from collfs.stream.intake import Intake
 
 from . import wire
+from .libzmq import Again, ZMQError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from collfs.record import Want
 
     from .desk import Desk
+    from .libzmq import Socket
     from .plans import Plans
 
 JOINING, JOINED, ALONE = "joining", "joined", "alone"
@@ -51,8 +51,8 @@ class Uplink:
 
     def __init__(
         self,
-        connect: Callable[[str], zmq.Socket[bytes]],
-        disconnect: Callable[[zmq.Socket[bytes], int], None],
+        connect: Callable[[str], Socket],
+        disconnect: Callable[[Socket, int], None],
         root: str,
         own: Callable[[], str],
         desk: Desk,
@@ -75,7 +75,7 @@ class Uplink:
         self.adopted: Callable[[Sequence[str]], None] = lambda ancestors: None
         self.below: Callable[[], int] = lambda: 0
         self.state = JOINING
-        self.socket: zmq.Socket[bytes] | None = None
+        self.socket: Socket | None = None
         self.refused = self.joins = 0
         self._requests: dict[int, tuple[Sequence[Want], bool]] = {}
         self._intakes: dict[int, Intake] = {}
@@ -136,9 +136,9 @@ class Uplink:
         if self.socket is None:
             return
         try:
-            self.socket.send_multipart([wire.head(kind, request), payload], zmq.NOBLOCK)
+            self.socket.send([wire.head(kind, request), payload])
             self._sent = time.monotonic()
-        except zmq.ZMQError:  # its queue is full: it will be found dead
+        except ZMQError:  # its queue is full: it will be found dead
             pass
 
     # -- finding a place -----------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Uplink:
         address = self._candidates.pop(0)
         try:
             self.socket = self.connect(address)
-        except zmq.ZMQError:
+        except ZMQError:
             self._tried = 0.0
             return
         self._tried = time.monotonic()
@@ -231,13 +231,13 @@ class Uplink:
             if socket is None:
                 return False
             try:
-                first, *rest = socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+                first, *rest = socket.receive_views()
+            except Again:
                 return False
             try:
                 if len(rest) != 1:
                     raise RecordError(f"{len(rest) + 1} frames")
-                self._handle(*wire.unpack_head(first.bytes, wire.DOWN), payload=rest[0].buffer)
+                self._handle(*wire.unpack_head(bytes(first), wire.DOWN), payload=rest[0])
             except (RecordError, ValueError):
                 self.refused += 1
                 self._search(orphan=True)
