@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,6 +21,9 @@ from zmq.utils import z85
 import zmqnode
 from collfs_zmq import libzmq
 from zmqservers import memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAMES = [name for name in vars(libzmq) if name.isupper() and hasattr(zmq, name)]
 MIB = 1 << 20
@@ -65,11 +69,17 @@ def pair():
     ours.destroy(0)
 
 
+MADE: dict[str, Callable[[bytes], bytes | bytearray | memoryview]] = {
+    "bytes": bytes,
+    "bytearray": bytearray,
+    "view": lambda frame: memoryview(bytearray(frame)),
+    "read-only": memoryview,
+}
 SIZES = st.sampled_from([0, 1, 255, 256, 65535, 65536, 65537, MIB])
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(SIZES, min_size=1, max_size=5), st.sampled_from(["bytes", "bytearray", "view", "read-only"]))
+@given(st.lists(SIZES, min_size=1, max_size=5), st.sampled_from(sorted(MADE)))
 @example([9 * MIB], "bytearray")
 def test_frames_arrive_as_they_were_both_ways(pair, sizes, kind):
     router, dealer, poller = pair
@@ -81,8 +91,7 @@ def test_frames_arrive_as_they_were_both_ways(pair, sizes, kind):
     dealer.send_multipart(frames)
     assert poller.poll(20000) == [router]
     assert router.receive() == [b"peer", *frames]
-    made = {"bytes": bytes, "bytearray": bytearray, "view": lambda b: memoryview(bytearray(b)), "read-only": memoryview}
-    router.send([b"peer", *map(made[kind], frames)])
+    router.send([b"peer", *(MADE[kind](frame) for frame in frames)])
     assert dealer.recv_multipart() == frames
     with pytest.raises(libzmq.Again):
         router.receive()

@@ -6,7 +6,8 @@
                    --  ADOPT or REDIRECT, DATA ..., DONE, PLAN, PONG      -->
 
 A server takes at most ``fanout`` others and sends the rest to those, so each finds its place in O(log N) steps and the
-root speaks to few. DATA is sent on credit: what a slow one hasn't taken waits here as an iterator, not as bytes.
+root speaks to few. DATA is sent on credit: what a slow one hasn't taken waits here as an iterator, not as bytes; what
+several get is made once (batches.py).
 
 Rules of the file: one thread; never waits; a message that isn't as it should be costs its sender the place.
 """
@@ -17,9 +18,9 @@ import time
 
 from collfs.errors import RecordError
 from collfs.record.wire import unpack_wants
-from collfs.stream.outgoing import held, messages, parcels
 
 from . import wire
+from .batches import Batches
 from .libzmq import Again, ZMQError
 from .local import LARGEST_REPORT
 
@@ -38,7 +39,6 @@ else:
     from _collections import deque  # the package would read operator, keyword and reprlib beside it
 
 CREDIT = 32 << 20  # bytes on their way to one server
-CROWDED = 32 << 20  # bytes of content that wait in memory for one; beyond, the copies in the store are sent
 MESSAGES = 1 << 17  # on their way to one server (ZMQ_SNDHWM): what the credit allows, and as many that need none
 REQUESTS = 1 << 17  # of one server, unanswered: one for each process below it would still be few
 SILENT = 30.0  # seconds without a sign (they PING every second): gone
@@ -57,7 +57,6 @@ class Child:
         self.below = 0  # servers that it takes care of, as it says
         self.seen = time.monotonic()
         self._ready: dict[int, list[Record]] = {}
-        self._waiting = 0
         self.open = 0  # requests that aren't answered
         self._queue: deque[tuple[int, int, Iterator[Message]]] = deque()  # kind, request, what is to be sent
 
@@ -75,15 +74,7 @@ class Child:
         for key in list(self._ready) if number is None else [number]:
             records = self._ready.pop(key, None)
             if records:
-                found = parcels(records, self.link.copy_of, self._waiting > CROWDED)
-                self._queue.append((wire.DATA, key, self._counted(messages(found), held(found))))
-
-    def _counted(self, found: Iterator[Message], size: int) -> Iterator[Message]:
-        self._waiting += size
-        try:
-            yield from found
-        finally:
-            self._waiting -= size
+                self._queue.append((wire.DATA, key, self.link.batches.read(records)))
 
     def tell_plan(self, program: str, index: int, piece: bytes) -> None:
         """Tell this server what *program* will want."""
@@ -91,7 +82,6 @@ class Child:
 
     def pump(self) -> None:
         """Send what the credit allows."""
-        self.flush()
         while self._queue and self.credit > 0:
             kind, number, found = self._queue[0]
             try:
@@ -116,7 +106,8 @@ class Downlink:
     """The ROUTER socket and who is behind it."""
 
     def __init__(self, socket: Socket, desk: Desk, copy_of: Callable[[str], str], fanout: int) -> None:
-        self.socket, self.desk, self.copy_of, self.fanout = socket, desk, copy_of, fanout
+        self.socket, self.desk, self.fanout = socket, desk, fanout
+        self.batches = Batches(copy_of)
         self.children: dict[bytes, Child] = {}
         self.ancestors: list[str] = []  # of a child: root first, this server last
         self.devices: dict[str, int] = {}  # st_dev of this node by prefix
@@ -230,6 +221,9 @@ class Downlink:
 
     def pump(self) -> bool:
         """Send what may be sent; whether more could be sent now."""
+        for child in self.children.values():  # all of them first: what they share is made once
+            child.flush()
+        self.batches.settle()
         for child in list(self.children.values()):
             child.pump()
         return any(not child.idle for child in self.children.values())
