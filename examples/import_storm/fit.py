@@ -1,10 +1,19 @@
 """The scale model's numbers, from the laboratory's runs with up to four nodes; and how well it then tells the others.
 
-Counted: operations and bytes of every node, and those that one node makes in addition. Measured by themselves: the
-server's service time (it was set), broadcast, writes to memory. Fitted, for each method: the seconds of a rank that it
-shares with nobody; those that it spends on the laboratory's cores, which all nodes share there; and where one rank
-reads for all, what it costs once that there is a second node at all. Fitted once, for plain Python: how much of a
-core the process takes that plays the file server's client for a node.
+Counted (counts.py): operations, bytes, and the processor time of the ranks themselves. Measured by themselves: the
+server's service time (it was set), broadcast, writes to memory. Fitted, the last four for each method:
+
+======  ===============  =============================================================================================
+floor   ``Site.cores``   what the cores are worth, in units of one alone: two that are busy slow each other down
+start   ``own_s``        seconds of a rank until collfs is active that it shares with nobody
+start   ``cpu_s``        more than the ranks have taken: processes beside them, such as launchers and mounts
+import  ``own_s``        the reader's seconds beside its operations; or, as ``behind_s``, so much of a node's processor
+                         time is done while the reader waits
+import  ``cpu_s``        more than the ranks have taken: processes beside them, such as collfs' servers
+======  ===============  =============================================================================================
+
+The start is fitted to the time at which collfs was active, the import then to the whole time. With MPI the ranks do all
+of the import's work themselves: the last isn't fitted there, and reading and computing take turns (scale.py).
 
 Rules of the file: runs with more than FEW nodes are looked at by :func:`validate` only.
 """
@@ -13,31 +22,36 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
 import results as measured
 import scale
+import stations
+from counts import counted, told_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from results import Results, Run
 
 FEW = 4  # nodes that the fit may look at
-WIDTHS = (1.0, 1.25, 1.5, 1.75, 2.0)
-UNEVEN = 0.1  # so much more of what the others ask is no reader, but chance
+BY_RANKS = ("mpi", "mpi+zmq")  # the reader is a rank, and nothing else works on a node once collfs is active
 STEPS = 60  # of the search; each halves the step when none of its neighbours is better
 
 
 class Point(NamedTuple):
-    """A method with so many nodes: seconds as measured and as the model says; ``seen``: the fit has looked at it."""
+    """A method with so many nodes: seconds as measured and as the model says; ``seen``: the fit has looked at it.
+
+    ``active_s``: of them until collfs is active on the last node that doesn't read; 0: not told apart.
+    """
 
     method: str
     nodes: int
     measured_s: float
     model_s: float
     seen: bool
+    active_s: float = 0.0
+    model_active_s: float = 0.0
 
     @property
     def error(self) -> float:
@@ -53,76 +67,118 @@ def site(results: Results) -> scale.Site:
         service_s=server["service_s"],
         slots=server["slots"],
         bandwidth=server["bandwidth_Bps"],
-        cores=results["machine"]["cores"],
+        cores=cores(results),
         latency_s=tree["latency_s"],
         send_Bps=tree["bandwidth_Bps"],
         write_Bps=costs["tmpfs_write_Bps"],
     )
 
 
+def cores(results: Results) -> float:
+    """How many cores the laboratory has, if one that has nothing beside it counts as one: told by floor alone."""
+    most = float(results["machine"]["cores"])
+    seconds = {n: measured.seconds(runs) for n, runs in _few(results).get("floor", {}).items()}
+    if len(seconds) < 2:
+        return most
+
+    def wrong(tried: tuple[float, ...]) -> float:
+        cpu, places = tried
+        if not 1 <= places <= most:
+            return math.inf
+        return _apart(stations.times([stations.Station(cpu, places, spread=1.0)], 0.0, seconds), seconds)
+
+    return _search(wrong, (seconds[min(seconds)], (1 + most) / 2), seconds[min(seconds)] / 4)[1]
+
+
 def fit(results: Results) -> dict[str, scale.Program]:
     """What one start does by each method."""
-    lab, few = site(results), {}
-    for method, counts in measured.by_method(results).items():
-        few[method] = {n: runs for n, runs in counts.items() if n <= max(FEW, min(counts))}
-    width = 1.0
-    if "plain" in few:
-        tried = [_times(counted(few["plain"])._replace(width=wide), lab, few["plain"]) for wide in WIDTHS]
-        width = min(tried)[1].width
+    lab, threads = site(results), results["machine"]["cores"]
+    found = {}
+    for method, counts in _few(results).items():
+        busy = max(counts)  # nodes, when processor time was counted: seconds of cores that all were taken
+        alone = min(busy, lab.cores) / min(busy, threads)
+        program = counted(counts)
+        program = program._replace(
+            turns=method.partition("+manifest")[0] in BY_RANKS,
+            cpu_s=program.cpu_s * alone,
+            after=program.after._replace(cpu_s=program.after.cpu_s * alone),
+        )
+        found[method] = _import(_start(program, lab, counts), lab, counts)
+    return found
+
+
+def _few(results: Results) -> dict[str, dict[int, list[Run]]]:
+    """The runs that the fit may look at."""
     return {
-        method: _times(counted(counts)._replace(width=width if method != "floor" else 1.0), lab, counts)[1]
-        for method, counts in few.items()
+        method: {n: runs for n, runs in counts.items() if n <= max(FEW, min(counts))}
+        for method, counts in measured.by_method(results).items()
     }
 
 
-def counted(counts: Mapping[int, list[Run]]) -> scale.Program:
-    """Operations and bytes of every node, and in addition of one."""
-    least, most = min(counts), max(counts)
-    busiest = statistics.median(max(run["by_node"]) for run in counts[most])
-    others = [statistics.median(sorted(run["by_node"])[:-1] if most > 1 else run["by_node"]) for run in counts[most]]
-    every = statistics.median(others)
-    all_bytes = {n: measured.read_bytes(counts[n]) for n in (least, most)}
-    each = max(0.0, (all_bytes[most] - all_bytes[least]) / (most - least)) if most > least else all_bytes[most]
-    return scale.Program(
-        every_ops=every,
-        every_bytes=each,
-        root_ops=busiest - every if busiest - every > UNEVEN * every else 0.0,
-        root_bytes=max(0.0, all_bytes[most] - each * most),
-    )
+def _start(program: scale.Program, lab: scale.Site, counts: Mapping[int, list[Run]]) -> scale.Program:
+    """*program* with what fits its start to the time at which collfs was active."""
+    seconds = {n: measured.active(counts[n]) for n in told_apart(counts)}
 
-
-def _times(program: scale.Program, lab: scale.Site, counts: Mapping[int, list[Run]]) -> tuple[float, scale.Program]:
-    """How far off the best fit is, and the fit."""
-    seconds = {n: measured.seconds(runs) for n, runs in counts.items()}
-
-    def wrong(fitted: tuple[float, ...]) -> float:
-        said = scale.seconds(_with(program, fitted), lab, seconds)
-        return sum(math.log(max(said[n], 1e-9) / seconds[n]) ** 2 for n in seconds)
+    def wrong(tried: tuple[float, ...]) -> float:
+        said = _started(program, tried)
+        return math.inf if min(tried) < 0 else _apart({n: scale.phases(said, lab, n).start for n in seconds}, seconds)
 
     step = seconds[min(seconds)] / 4
-    best = (step,) * (3 if program.root_ops and max(seconds) > 1 else 2)
+    return _started(program, _search(wrong, (0.0, 0.0), step))
+
+
+def _started(program: scale.Program, fitted: tuple[float, ...]) -> scale.Program:
+    own, beside = fitted
+    return program._replace(own_s=own, cpu_s=program.cpu_s + beside)
+
+
+def _import(program: scale.Program, lab: scale.Site, counts: Mapping[int, list[Run]]) -> scale.Program:
+    """*program* with what then fits its import to the whole time."""
+    seconds = {n: measured.seconds(runs) for n, runs in counts.items()}
+    reads = scale.reader(program, lab, 1)
+
+    def wrong(tried: tuple[float, ...]) -> float:
+        said = _imported(program, tried)
+        if min((0.0, *tried[1:])) < 0 or said.behind_s > min(reads, said.after.cpu_s):
+            return math.inf
+        return _apart(scale.seconds(said, lab, seconds), seconds)
+
+    step = seconds[min(seconds)] / 4
+    return _imported(program, _search(wrong, (0.0,) if program.turns else (0.0, 0.0), step))
+
+
+def _imported(program: scale.Program, fitted: tuple[float, ...]) -> scale.Program:
+    own, *beside = fitted
+    after = program.after._replace(own_s=max(0.0, own), cpu_s=program.after.cpu_s + sum(beside))
+    return program._replace(after=after, behind_s=max(0.0, -own))
+
+
+def _apart(said: Mapping[int, float], seconds: Mapping[int, float]) -> float:
+    """How far the model is off: the sum of the squares of the logarithms."""
+    return sum(math.log(max(said[n], 1e-9) / max(seconds[n], 1e-9)) ** 2 for n in seconds)
+
+
+def _search(wrong: Callable[[tuple[float, ...]], float], best: tuple[float, ...], step: float) -> tuple[float, ...]:
+    """The numbers for which *wrong* is least, near *best*."""
     least = wrong(best)
     for _ in range(STEPS):
         moves = itertools.product((-step, 0.0, step), repeat=len(best))
-        near = {tuple(max(0.0, value + change) for value, change in zip(best, move)) for move in moves}
-        found, better = min((wrong(fitted), fitted) for fitted in near)
+        near = [tuple(value + change for value, change in zip(best, move)) for move in moves]
+        found, better = min((wrong(tried), tried) for tried in near)
         if found < least:
             least, best = found, better
         else:
             step /= 2
-    return least, _with(program, best)
-
-
-def _with(program: scale.Program, fitted: tuple[float, ...]) -> scale.Program:
-    own, cpu, *apart = fitted
-    return program._replace(own_s=own, cpu_s=cpu, apart_s=apart[0] if apart else 0.0)
+    return best
 
 
 def validate(results: Results, programs: Mapping[str, scale.Program]) -> list[Point]:
     """The model beside all measurements."""
     lab, points = site(results), []
     for method, counts in measured.by_method(results).items():
-        said = scale.seconds(programs[method], lab, counts)
-        seen = max(FEW, min(counts))
-        points += [Point(method, n, measured.seconds(runs), said[n], n <= seen) for n, runs in counts.items()]
+        seen, alike = max(FEW, min(counts)), told_apart(_few(results)[method])
+        for n, runs in counts.items():
+            said = scale.phases(programs[method], lab, n)
+            active = measured.active(runs) if n > 1 or n in alike else 0.0
+            points.append(Point(method, n, measured.seconds(runs), sum(said), n <= seen, active, said.start))
     return points

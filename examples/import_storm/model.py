@@ -79,20 +79,43 @@ def validation(points: Sequence[fitting.Point]) -> str:
     for point in points:
         seen = "fitted" if point.seen else "predicted"
         times = (f"{point.measured_s:.2f} s", f"{point.model_s:.2f} s", f"{point.error:+.0%}")
-        rows.append((point.method, str(point.nodes), *times, seen))
+        active = f"{point.active_s:.2f} s" if point.active_s else ""
+        rows.append((point.method, str(point.nodes), *times, active, f"{point.model_active_s:.2f} s", seen))
     told = [point for point in points if not point.seen]
     if not told:
         return table(_VALIDATION, rows) + f"\n\nNothing predicted: no runs with more than {fitting.FEW} nodes.\n"
-    worst = max(told, key=lambda point: abs(point.error))
-    within = sum(abs(point.error) <= GOAL_ERROR for point in told)
-    verdict = (
-        f"Of {len(told)} predictions, {within} are within {GOAL_ERROR:.0%}. "
-        f"The worst: {worst.method} on {worst.nodes} nodes, {worst.error:+.0%}."
-    )
-    return f"{table(_VALIDATION, rows)}\n\n{verdict}\n"
+    beyond = [point for point in told if abs(point.error) > GOAL_ERROR]
+    far = ", ".join(f"{point.method} on {point.nodes} nodes {point.error:+.0%}" for point in beyond)
+    verdict = f"Of {len(told)} predictions, {len(told) - len(beyond)} are within {GOAL_ERROR:.0%}."
+    return f"{table(_VALIDATION, rows)}\n\n{verdict}{f' Beyond: {far}.' if far else ''}\n"
 
 
-_VALIDATION = ("method", "nodes", "measured", "model", "error", "")
+_VALIDATION = ("method", "nodes", "measured", "model", "error", "of it the start", "model of that", "")
+
+
+def numbers(programs: Mapping[str, scale.Program]) -> str:
+    """What the model reckons with."""
+    rows = []
+    for method, program in programs.items():
+        after = program.after
+        start = (f"{program.every_ops:,.0f}", f"{program.own_s:.2f} s", f"{program.cpu_s:.2f} s")
+        reads = (f"{program.root_ops:,.0f}", f"{after.own_s - program.behind_s:+.2f} s")
+        how = "" if not program.root_ops else "by turns" if program.turns else "at the same time"
+        rows.append((method, *start, *reads, f"{after.ops:,.0f}", f"{after.cpu_s:.2f} s", how))
+    return table(_NUMBERS, rows)
+
+
+_NUMBERS = (
+    "method",
+    "start: operations",
+    "alone",
+    "on cores",
+    "reader: operations",
+    "and",
+    "import: operations",
+    "on cores",
+    "reader and cores",
+)
 
 
 def others() -> str:
@@ -124,7 +147,7 @@ def forecast(results: Results, programs: Mapping[str, scale.Program], ranks: int
     for name, site in servers(results).items():
         rows, best = [], dict.fromkeys(_ASKING, (float("inf"), ""))
         for method, program in programs.items():
-            silent = program._replace(every_ops=0.0, every_bytes=0.0)
+            silent = program._replace(every_ops=0.0, every_bytes=0.0, again=0.0)
             cells = []
             for asking, start, once in zip(_ASKING, (program, program, silent), (False, True, True)):
                 if start is silent and not program.root_ops:
@@ -134,7 +157,8 @@ def forecast(results: Results, programs: Mapping[str, scale.Program], ranks: int
                 cells.append(duration(said))
                 if program.root_ops:
                     best[asking] = min(best[asking], (said, method))
-            rows.append((method, f"{program.every_ops:,.0f}", f"{program.root_ops:,.0f}", *cells))
+            asks = program.every_ops + program.after.ops
+            rows.append((method, f"{asks:,.0f}", f"{program.root_ops:,.0f}", *cells))
         rate = f"{site.slots / site.service_s:,.0f} operations a second" if site.service_s else "no waiting"
         verdict = "".join(
             f"* {asking}: {method} {duration(said)}, {'within' if said <= GOAL_SECONDS else 'beyond'} the goal of "
@@ -152,7 +176,7 @@ _ASKING = ("every rank asks", "a node asks once", "nobody asks")
 
 def text(results: Results, programs: Mapping[str, scale.Program], ranks: int = RANKS, per_node: int = PER_NODE) -> str:
     """The whole report, as Markdown."""
-    machine, points = results["machine"], fitting.validate(results, programs)
+    machine, points, lab = results["machine"], fitting.validate(results, programs), fitting.site(results)
     where = f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}"
     program = ", ".join(results["program"])
     return f"""# The scale model
@@ -162,9 +186,16 @@ Everything else is **model**, and marked so.
 
 ## The laboratory: measurement beside model
 
-Fitted to the runs with up to {fitting.FEW} nodes; predicted for the others.
+Fitted to the runs with up to {fitting.FEW} nodes; predicted for the others. The start ends when collfs is active on the
+last node that doesn't read; a node alone reads.
 
 {validation(points)}
+The model reckons with these: what each rank does in the start; the reader's operations, and what it takes beside them
+(negative: so much of a node's work is done while it waits for the server); what each node does in the import. Seconds
+on cores are those of one that has nothing beside it; the laboratory's {machine["cores"]} are worth {lab.cores:.2f}.
+
+{numbers(programs)}
+
 ## Published figures: measurement of others, beside model
 
 The rate of their server, in operations a second, is what makes the model say their figure for plain Python, if every

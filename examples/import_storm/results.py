@@ -56,7 +56,7 @@ class Costs(_Costs, total=False):
 
 
 class Run(TypedDict):
-    """One run of one method; lists have one number a node."""
+    """One run of one method; lists of seconds have one number a rank, the others one a node."""
 
     method: str
     manifest: bool
@@ -65,6 +65,8 @@ class Run(TypedDict):
     slowest_s: float
     import_s: float
     each_s: list[float]
+    cpu_s: list[float]
+    import_cpu_s: list[float]
     operations: int
     by_node: list[int]
     before: list[int]
@@ -116,6 +118,19 @@ def by_method(results: Results) -> dict[str, dict[int, list[Run]]]:
 def seconds(runs: list[Run]) -> float:
     """From the start of the processes to the end of the slowest one's import."""
     return statistics.median(run["slowest_s"] for run in runs)
+
+
+def active(runs: list[Run]) -> float:
+    """From the start of the processes until collfs was active on the last of them; a reader may read for longer.
+
+    Whose import takes longest has begun with it last of all that don't read, since all end at about the same time.
+    """
+    return statistics.median(run["slowest_s"] - run["import_s"] for run in runs)
+
+
+def importing(runs: list[Run]) -> float:
+    """From there to the end of the slowest one's import."""
+    return statistics.median(run["import_s"] for run in runs)
 
 
 def operations(runs: list[Run]) -> float:

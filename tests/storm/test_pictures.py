@@ -20,7 +20,12 @@ LIGHT, DARK = "#ffffff", "#0d1117"
 
 @pytest.fixture(scope="module")
 def made():
-    return stormresults.make(nodes=(1, 2, 4))
+    found = stormresults.make(nodes=(1, 2, 4))
+    runs = found["runs"]
+    assert isinstance(runs, list)
+    for run in runs:
+        run |= {"cpu_s": [0.6] * run["nodes"], "import_cpu_s": [0.5] * run["nodes"]}
+    return found
 
 
 @pytest.fixture(scope="module")
