@@ -35,27 +35,10 @@ _STDLIB = {
     ),
     COLLFS: "_ctypes _struct ctypes ctypes/_endian struct",
     LIBRARY: (
-        "_asyncio _bisect _blake2 _bz2 _compat_pickle _compression _contextvars _csv _datetime _hashlib _heapq "
-        "_json _lzma _opcode _pickle _posixshmem _posixsubprocess _queue _random _sha512 _socket _ssl _typing "
-        "_weakrefset argparse array ast asyncio asyncio/base_events asyncio/base_futures asyncio/base_subprocess "
-        "asyncio/base_tasks asyncio/constants asyncio/coroutines asyncio/events asyncio/exceptions "
-        "asyncio/format_helpers asyncio/futures asyncio/locks asyncio/log asyncio/mixins asyncio/protocols "
-        "asyncio/queues asyncio/runners asyncio/selector_events asyncio/sslproto asyncio/staggered "
-        "asyncio/streams asyncio/subprocess asyncio/taskgroups asyncio/tasks asyncio/threads asyncio/timeouts "
-        "asyncio/transports asyncio/trsock asyncio/unix_events base64 binascii bisect bz2 calendar collections "
-        "collections/abc concurrent concurrent/futures concurrent/futures/_base concurrent/futures/thread "
-        "contextlib contextvars copyreg csv datetime dis email email/_encoded_words email/_parseaddr "
-        "email/_policybase email/base64mime email/charset email/encoders email/errors email/header "
-        "email/iterators email/message email/quoprimime email/utils encodings/idna enum fcntl fnmatch functools "
-        "gettext glob hashlib heapq importlib/_abc importlib/abc importlib/metadata importlib/metadata/_adapters "
-        "importlib/metadata/_collections importlib/metadata/_functools importlib/metadata/_itertools "
-        "importlib/metadata/_meta importlib/metadata/_text importlib/resources importlib/resources/_adapters "
-        "importlib/resources/_common importlib/resources/_legacy importlib/resources/abc inspect ipaddress json "
-        "json/decoder json/encoder json/scanner keyword linecache locale logging lzma math mmap opcode operator "
-        "pathlib pickle platform queue quopri random re re/_casefix re/_compiler re/_constants re/_parser "
-        "reprlib resource select selectors shutil signal socket sre_compile sre_constants sre_parse ssl string "
-        "stringprep subprocess tempfile textwrap threading token tokenize traceback typing unicodedata urllib "
-        "urllib/parse weakref zipfile zlib"
+        "_blake2 _compat_pickle _pickle _socket _weakrefset binascii collections collections/abc contextlib copyreg "
+        "enum functools heapq _heapq _queue importlib/_abc keyword operator pickle queue re re/_casefix re/_compiler "
+        "re/_constants re/_parser reprlib resource select sre_compile sre_constants sre_parse threading types "
+        "weakref zlib"
     ),
 }
 #: The same in site-packages: packages, with all that is in them.
@@ -78,7 +61,9 @@ _TOP = {
         r"lib/(etc|libz\.so\.1|lib(rt|fabric|mpi|mpi_abi|mpifort|ucm|ucp|ucs|uct)\.so[\d.]*)",
         r"lib/mpich(/(ucx|lib[\w.]+|tls|x86_64|glibc-hwcaps))*",
     ),
-    LIBRARY: (r"lib/lib(bz2|crypto|lzma|ssl|z)\.so[\d.]*", r"share(/locale)?"),
+    LIBRARY: (r"lib/libz\.so[\d.]*",),
+    # what pyzmq's wheel leaves to the system is looked for beside Python first, if that has a RUNPATH
+    ZMQ: (r"lib/lib(pthread|rt|stdc\+\+|gcc_s)\.so[\d.]*",),
 }
 
 _WORDS = {

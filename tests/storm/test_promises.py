@@ -22,6 +22,8 @@ OF_ONE_PLAIN = 0.6
 # Path operations of our own before collfs is active: some 35 if the bundle (collfs/bundle.py) has all that this start
 # needs, 120 if the program that has left it needed less.
 OURS = 60
+# The same of a node's server and libzmq, beside what its processes have just asked for: some 30.
+SERVERS = 50
 
 # What sysconfig looks at by stat alone, which nothing announces. Without a manifest it is a matter of time whether the
 # listing that answers it has come by then.
@@ -77,6 +79,9 @@ def test_every_path_that_a_node_asks_for_before_collfs_is_active_has_a_reason(la
     assert sorted({op.path for op in why.get("", [])}) == []
     if label.startswith("mpi+manifest"):
         assert len(why[reasons.COLLFS]) <= OURS
+    if "zmq" in label:
+        ours = {reason: len(ops) for reason, ops in why.items() if reason not in (reasons.START, reasons.PTH)}
+        assert sum(ours.values()) <= OURS + SERVERS, ours
     if label == "plain":
         made_by_virtualenv = {reasons.LIBRARY} if find_spec("_virtualenv") else set()  # a .pth of it imports some
         assert set(why) <= {reasons.START, reasons.PTH, reasons.FOLDERS} | made_by_virtualenv
