@@ -259,8 +259,12 @@ class Table:
         return True
 
     def set_mirror_root(self, path: str) -> None:
-        """Where the mirror directories lie: *path* ends with a slash, links resolved."""
+        """Where the mirror directories lie: *path* ends with a slash, links resolved.
+
+        :raises OSError: if it isn't there
+        """
         name = os.fsencode(path)
+        self.header.mirror_dev = os.stat(path).st_dev
         self.header.mirror_off, self.header.mirror_len = self._keep(name), len(name)
 
     def next_sequence(self) -> int:

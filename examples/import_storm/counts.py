@@ -4,7 +4,7 @@
 
     start    operations before collfs was active, of a node that doesn't read     processor time of its ranks until then
     reader   operations of the busiest node, less those of the others
-    import   operations after that, of a node that doesn't read                   processor time of its ranks since then
+    import   operations after that, of a node that doesn't read                   processor time of all on it since then
 
 A node asks more when all takes longer: what its kernel believes grows too old. Gaps between two uses of a name are
 taken to be as many from 1 to 2 seconds as from 2 to 4, so each doubling of the time adds the same number; that number
@@ -39,7 +39,9 @@ class Asked(NamedTuple):
 
 
 def counted(counts: Mapping[int, list[Run]]) -> scale.Program:
-    """Operations and bytes of every node, and in addition of one; processor time of the ranks of a node."""
+    """Operations and bytes of every node, and in addition of one; processor time of the ranks of a node, and in the
+    import of what works beside them.
+    """
     least, most = min(counts), max(counts)
     alike = told_apart(counts)
     start = asked({n: (measured.active(counts[n]), _others(counts[n], _before)) for n in alike})
@@ -62,9 +64,17 @@ def counted(counts: Mapping[int, list[Run]]) -> scale.Program:
             read_bytes=each * (1 - first),
             again=after.again,
             since_s=after.since_s,
-            cpu_s=statistics.median(_spent(run, importing=True) for run in counts[most]),
+            cpu_s=statistics.median(_spent(run, importing=True) + _beside(run) for run in counts[most])
+            + served(counts),
         ),
     )
+
+
+def served(counts: Mapping[int, list[Run]]) -> float:
+    """Processor time that each node costs the first one, whose server sends: by how much more that takes with more."""
+    least, most = min(counts), max(counts)
+    first = {n: statistics.median(run["beside_cpu_s"][0] for run in counts[n]) for n in (least, most)}
+    return max(0.0, (first[most] - first[least]) / (most - least)) if most > least else 0.0
 
 
 def told_apart(counts: Mapping[int, list[Run]]) -> list[int]:
@@ -101,6 +111,11 @@ def _after(run: Run) -> list[int]:
 def _others(runs: list[Run], which: Callable[[Run], list[int]]) -> float:
     """The median node that doesn't read: the busiest is left out."""
     return statistics.median(statistics.median(sorted(which(run))[:-1] or which(run)) for run in runs)
+
+
+def _beside(run: Run) -> float:
+    """The same of the other processes there during the import; 0 if there is no node but the one that may read."""
+    return statistics.median(run["beside_cpu_s"][1:] or [0.0])
 
 
 def _spent(run: Run, *, importing: bool) -> float:

@@ -1,6 +1,6 @@
 """The scale model's numbers, from the laboratory's runs with up to four nodes; and how well it then tells the others.
 
-Counted (counts.py): operations, bytes, and the processor time of the ranks themselves. Measured by themselves: the
+Counted (counts.py): operations, bytes, and processor time. Measured by themselves: the
 server's service time (it was set), broadcast, writes to memory. Fitted, the last four for each method:
 
 ======  ===============  =============================================================================================
@@ -9,11 +9,11 @@ start   ``own_s``        seconds of a rank until collfs is active that it shares
 start   ``cpu_s``        more than the ranks have taken: processes beside them, such as launchers and mounts
 import  ``own_s``        the reader's seconds beside its operations; or, as ``behind_s``, so much of a node's processor
                          time is done while the reader waits
-import  ``cpu_s``        more than the ranks have taken: processes beside them, such as collfs' servers
+import  ``cpu_s``        more than what was counted on the node. Not with collfs across nodes: there all was
 ======  ===============  =============================================================================================
 
 The start is fitted to the time at which collfs was active, the import then to the whole time. With MPI the ranks do all
-of the import's work themselves: the last isn't fitted there, and reading and computing take turns (scale.py).
+of the import's work themselves, so reading and computing take turns (scale.py).
 
 Rules of the file: runs with more than FEW nodes are looked at by :func:`validate` only.
 """
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from results import Results, Run
 
 FEW = 4  # nodes that the fit may look at
-BY_RANKS = ("mpi", "mpi+zmq")  # the reader is a rank, and nothing else works on a node once collfs is active
+BY_RANKS = ("mpi", "mpi+zmq")  # the reader is a rank
+ACROSS = (*BY_RANKS, "zmq")  # nothing works on a node but its ranks and its server, once collfs is active
 STEPS = 60  # of the search; each halves the step when none of its neighbours is better
 
 
@@ -103,7 +104,8 @@ def fit(results: Results) -> dict[str, scale.Program]:
             cpu_s=program.cpu_s * alone,
             after=program.after._replace(cpu_s=program.after.cpu_s * alone),
         )
-        found[method] = _import(_start(program, lab, counts), lab, counts)
+        across = method.partition("+manifest")[0] in ACROSS
+        found[method] = _import(_start(program, lab, counts), lab, counts, across)
     return found
 
 
@@ -132,8 +134,11 @@ def _started(program: scale.Program, fitted: tuple[float, ...]) -> scale.Program
     return program._replace(own_s=own, cpu_s=program.cpu_s + beside)
 
 
-def _import(program: scale.Program, lab: scale.Site, counts: Mapping[int, list[Run]]) -> scale.Program:
-    """*program* with what then fits its import to the whole time."""
+def _import(program: scale.Program, lab: scale.Site, counts: Mapping[int, list[Run]], across: bool) -> scale.Program:
+    """*program* with what then fits its import to the whole time.
+
+    :param across: collfs across nodes
+    """
     seconds = {n: measured.seconds(runs) for n, runs in counts.items()}
     reads = scale.reader(program, lab, 1)
 
@@ -144,7 +149,7 @@ def _import(program: scale.Program, lab: scale.Site, counts: Mapping[int, list[R
         return _apart(scale.seconds(said, lab, seconds), seconds)
 
     step = seconds[min(seconds)] / 4
-    return _imported(program, _search(wrong, (0.0,) if program.turns else (0.0, 0.0), step))
+    return _imported(program, _search(wrong, (0.0,) if across else (0.0, 0.0), step))
 
 
 def _imported(program: scale.Program, fitted: tuple[float, ...]) -> scale.Program:

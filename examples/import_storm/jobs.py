@@ -129,6 +129,8 @@ class Job:
                 for rank in range(len(cluster.pids) * each)
             ]
         self._cluster, self._each = cluster, each
+        #: seconds of CPU of what else works on each node, from the time when all were active to the end of all imports
+        self.beside: list[float] = []
         self._children: list[subprocess.Popen[bytes]] = []
 
     def _by_mpiexec(self, setup: Setup, cluster: Nodes, each: int) -> list[list[str]]:
@@ -175,11 +177,19 @@ class Job:
     def reports(self, count: int) -> list[Rank]:
         """What each process told at the end of its import, in the order of ranks."""
         found: dict[int, Rank] = {}
+        live: set[int] = set()
         end = time.monotonic() + LIMIT
+        spaces = [os.readlink(f"/proc/{pid}/ns/mnt") for pid in self._cluster.pids]
+        begun = [0.0] * len(spaces)
         while len(found) < count:
             kind, rank, *values = self._line(end)
-            if kind == "done":
+            if kind == "live":
+                live.add(int(values[0]))
+                if len(live) == count:
+                    begun = _spent(spaces, live)
+            elif kind == "done":
                 found[int(rank)] = _rank(values)
+        self.beside = [b - a for a, b in zip(begun, _spent(spaces, live))]
         return [found[rank] for rank in range(count)]
 
     def release(self, ranks: list[Rank]) -> list[Rank]:
@@ -244,6 +254,18 @@ def end_all_in(pids: list[int]) -> None:
         if not left or number == signal.SIGKILL:
             return
         time.sleep(0.02)
+
+
+def _spent(spaces: list[str], but: set[int]) -> list[float]:
+    """Seconds of CPU so far of the processes in each of *spaces*, without those in *but* (man 5 proc, utime, stime)."""
+    found = [0.0] * len(spaces)
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and int(entry.name) not in but:
+            with suppress(OSError, ValueError):  # it has just ended, or is in none of them
+                node = spaces.index(os.readlink(f"{entry.path}/ns/mnt"))
+                words = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+                found[node] += (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def _all_in(spaces: set[str]) -> Iterator[int]:

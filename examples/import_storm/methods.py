@@ -26,7 +26,10 @@ __all__ = ["METHODS", "Method", "Rank", "Run", "Setup", "run"]
 
 
 class Run(NamedTuple):
-    """What came of it. ``before`` and ``after``: operations of each node until collfs was active, and since then."""
+    """What came of it. ``before`` and ``after``: operations of each node until collfs was active, and since then.
+
+    ``beside``: see :attr:`Job.beside`.
+    """
 
     method: Method
     nodes: int
@@ -35,6 +38,7 @@ class Run(NamedTuple):
     before: list[list[countingfs.Op]]
     after: list[list[countingfs.Op]]
     bytes_read: list[int]
+    beside: list[float]
 
     def row(self, round_number: int) -> dict[str, object]:
         """As in results.json; operations are those with a path, ``late`` those of all but the first node in the end."""
@@ -52,6 +56,7 @@ class Run(NamedTuple):
             "each_s": [rank.end - rank.started for rank in self.ranks],
             "cpu_s": [rank.cpu_end for rank in self.ranks],
             "import_cpu_s": [rank.cpu_end - rank.cpu_start for rank in self.ranks],
+            "beside_cpu_s": self.beside,
             "operations": sum(before) + sum(after),
             "by_node": [a + b for a, b in zip(before, after)],
             "before": before,
@@ -90,6 +95,6 @@ def run(setup: Setup, method: Method, count: int, folder: Path, *, each: int = 1
         ]
         if method.name == "tar":  # nothing is mounted any more when its processes start
             split = [(ops, []) for ops, _ in split]
-        read = server.bytes_read()
+        read, beside = server.bytes_read(), job.beside
         ranks = job.release(ranks)
-    return Run(method, count, setup.places, ranks, [ops for ops, _ in split], [ops for _, ops in split], read)
+    return Run(method, count, setup.places, ranks, [ops for ops, _ in split], [ops for _, ops in split], read, beside)

@@ -5,7 +5,7 @@
     python rank.py METHOD MANIFEST REPORTS RELEASE PLACES PATHS MODULES
 
     METHOD    plain, or a transport of collfs; mpi+zmq: mpi, started through zmq
-    REPORTS   a named pipe that gets one line when the import is done, and one before the end
+    REPORTS   a named pipe that gets one line when the import begins, one when it is done, and one before the end
     RELEASE   a named pipe: open(2) waits there until the laboratory has looked at the server
     PLACES    the mounted directories, divided by ":"; managed by collfs, and marked when it is active
     PATHS     directories for sys.path, divided by ":"
@@ -72,6 +72,7 @@ def main(method: str, manifest: str, reports: str, release: str, places: str, pa
         except OSError:
             pass
     sys.path[1:1] = [path for path in paths.split(":") if path]
+    tell(reports, "live", rank, os.getpid())
     live, used = now(), time.process_time()
     for name in modules.split(","):
         __import__(name)

@@ -56,7 +56,7 @@ class Costs(_Costs, total=False):
 
 
 class Run(TypedDict):
-    """One run of one method; lists of seconds have one number a rank, the others one a node."""
+    """One run of one method; lists have one number a node, but those of seconds that say nothing else one a rank."""
 
     method: str
     manifest: bool
@@ -67,6 +67,7 @@ class Run(TypedDict):
     each_s: list[float]
     cpu_s: list[float]
     import_cpu_s: list[float]
+    beside_cpu_s: list[float]  # of the other processes on each node during the import
     operations: int
     by_node: list[int]
     before: list[int]

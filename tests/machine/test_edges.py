@@ -51,6 +51,43 @@ assert outcome(lambda p: os.readlink(p, dir_fd=fd), "f") == "EINVAL"
 
 
 @pytest.mark.parametrize(
+    "copy",
+    [
+        "os.dup(fd)",
+        "os.dup2(fd, 99, inheritable=False)",
+        "fcntl.fcntl(fd, fcntl.F_DUPFD, 5000)",
+        "fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 4096)",
+        "next(iter(passed(fd)))",
+    ],
+)
+def test_a_copy_of_a_listings_descriptor_means_the_original_too(child, copy):
+    child(
+        "import fcntl, resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (6000, 6000))\n"
+        + TREE
+        + MIRROR
+        + f"""
+def passed(fd):
+    here, there = socket.socketpair()
+    socket.send_fds(here, [b"x"], [fd])
+    return socket.recv_fds(there, 1, 1)[1]
+import socket
+other = os.open(d, os.O_RDONLY | os.O_DIRECTORY)
+copy = {copy}
+assert os.read(os.open("f", os.O_RDONLY, dir_fd=copy), 99) == b"content of d/f"
+assert os.stat("f", dir_fd=copy).st_size == 14
+os.unlink("f", dir_fd=copy)
+assert not os.path.lexists("/" + d + "/f")
+os.fchdir(copy)
+assert os.path.samestat(os.stat("."), os.stat("/" + d))
+os.dup2(os.open("/dev/shm", os.O_RDONLY | os.O_DIRECTORY), copy)
+open("/dev/shm/of-shm-" + str(os.getpid()), "x").close()
+os.unlink("of-shm-" + str(os.getpid()), dir_fd=copy)
+assert os.read(os.open("g", os.O_RDONLY, dir_fd=other), 99) == b"content of d/g"
+"""
+    )
+
+
+@pytest.mark.parametrize(
     "change",
     [
         "os.close(os.open('f', os.O_WRONLY | os.O_TRUNC, dir_fd=fd))",

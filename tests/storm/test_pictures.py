@@ -24,7 +24,11 @@ def made():
     runs = found["runs"]
     assert isinstance(runs, list)
     for run in runs:
-        run |= {"cpu_s": [0.6] * run["nodes"], "import_cpu_s": [0.5] * run["nodes"]}
+        run |= {
+            "cpu_s": [0.6] * run["nodes"],
+            "import_cpu_s": [0.5] * run["nodes"],
+            "beside_cpu_s": [0.0] * run["nodes"],
+        }
     return found
 
 

@@ -67,7 +67,7 @@ def test_an_unknown_method_ends_the_command_before_anything_is_built(run_python,
         ("/shared/env/lib/python3.13/site-packages/mpi4py", reasons.MPI),
         ("/shared/env/lib/mpich/ucx/libuct_ib.so.0", reasons.MPI),
         ("/shared/env/lib/python3.11/site-packages/distutils-precedence.pth", reasons.PTH),
-        ("/shared/python/lib/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so", reasons.LIBRARY),
+        ("/shared/python/lib/python3.11/lib-dynload/_socket.cpython-311-x86_64-linux-gnu.so", reasons.LIBRARY),
         ("/shared/env", reasons.FOLDERS),
         ("/shared/env/lib/python3.11/site-packages/numpy/__init__.py", ""),
         ("/shared/python/lib/python3.11/turtle.py", ""),
@@ -101,11 +101,12 @@ def test_a_row_counts_operations_with_a_path_and_takes_the_slowest():
         methods.Rank(1, 10.0, 10.1, 11.0, 12.0, 0.5, 1.0, 3, 30),
         methods.Rank(2, 10.0, 10.5, 11.5, 14.0, 0.5, 1.5),
     ]
-    run = methods.Run(methods.METHODS["mpi+manifest"], 2, (), ranks, [[op, read], [op]], [[op], []], [5, 6])
+    run = methods.Run(methods.METHODS["mpi+manifest"], 2, (), ranks, [[op, read], [op]], [[op], []], [5, 6], [0, 1])
     row = run.row(3)
     assert (row["method"], row["manifest"], row["nodes"], row["round"]) == ("mpi", True, 2, 3)
     assert (row["slowest_s"], row["import_s"], row["each_s"]) == (4.0, 2.5, [2.0, 4.0])
     assert (row["operations"], row["by_node"], row["before"], row["after"]) == (3, [2, 1], [1, 1], [1, 0])
+    assert row["beside_cpu_s"] == [0, 1]
     assert (row["bytes"], row["staged_files"], row["staged_bytes"]) == (11, 3, 30)
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 pytest.importorskip("zmq")
 
 from collfs_zmq.admission import ENDPOINT, Admission
-from collfs_zmq.libzmq import LINGER, Context, Poller
+from collfs_zmq.libzmq import LINGER
+from collfs_zmq.sockets import Context, Poller
 
 REQ = 3  # zmq.h
 

@@ -45,36 +45,36 @@ RECORDS = [record(number, size) for number, size in enumerate([10, 2 * MIB, 100,
 ALL = taken(outgoing.messages(outgoing.parcels(RECORDS, lambda path: "", False)))
 
 
-def test_what_sixteen_read_side_by_side_is_made_once_and_kept_no_longer(made):
+def test_what_sixteen_take_side_by_side_is_made_once_and_kept_no_longer(made):
     shared = Batches(lambda path: "")
-    readers = [shared.read(list(RECORDS)) for _ in range(16)]
+    takers = [shared.take(list(RECORDS)) for _ in range(16)]
     shared.settle()
     assert shared.waiting == sum(len(one.content) for one in RECORDS)
-    found = [[] for _ in readers]
+    found = [[] for _ in takers]
     for _ in ALL:
-        for reader, own in zip(readers, found):
-            own.extend(taken([next(reader)]))
+        for taker, own in zip(takers, found):
+            own.extend(taken([next(taker)]))
     assert found == [ALL] * 16
     assert len(made) == len(ALL)
     assert shared.kept > 0
-    for reader in readers:
-        assert list(reader) == []
+    for taker in takers:
+        assert list(taker) == []
     assert (shared.kept, shared.waiting) == (0, 0)
 
 
-def test_who_reads_alone_keeps_nothing(made):
+def test_who_takes_alone_keeps_nothing(made):
     shared = Batches(lambda path: "")
-    for part, payload in shared.read(RECORDS):
+    for part, payload in shared.take(RECORDS):
         assert shared.kept == 0, (part, len(payload))
     assert len(made) == len(ALL)
     assert shared.waiting == 0
 
 
-def test_others_records_and_later_readers_have_batches_of_their_own(made):
+def test_others_records_and_later_takers_have_batches_of_their_own(made):
     shared = Batches(lambda path: "")
-    first, other = shared.read(RECORDS), shared.read(RECORDS[:3])
+    first, other = shared.take(RECORDS), shared.take(RECORDS[:3])
     shared.settle()
-    later = shared.read(RECORDS)
+    later = shared.take(RECORDS)
     assert taken(first) == taken(later) == ALL
     assert taken(other) == ALL[: len(taken(outgoing.messages(outgoing.parcels(RECORDS[:3], lambda path: "", False))))]
     assert len(made) > 2 * len(ALL)
@@ -82,53 +82,53 @@ def test_others_records_and_later_readers_have_batches_of_their_own(made):
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_each_reader_gets_all_whatever_the_others_do_and_what_is_kept_is_bounded(data):
+def test_each_taker_gets_all_whatever_the_others_do_and_what_is_kept_is_bounded(data):
     limit = data.draw(st.sampled_from([0, MIB, 4 * MIB, 64 * MIB]), "KEPT")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "KEPT", limit)
         shared = Batches(lambda path: "")
         groups = [RECORDS, RECORDS[1:5]]
-        readers = []
-        for _ in range(data.draw(st.integers(1, 4), "readers")):
+        takers = []
+        for _ in range(data.draw(st.integers(1, 4), "takers")):
             records = groups[data.draw(st.integers(0, 1), "group")]
             whole = taken(outgoing.messages(outgoing.parcels(records, lambda path: "", False)))
-            readers.append((shared.read(records), whole, []))
+            takers.append((shared.take(records), whole, []))
         shared.settle()
-        while readers:
-            at = data.draw(st.integers(0, len(readers) - 1), "who")
-            reader, whole, own = readers[at]
+        while takers:
+            at = data.draw(st.integers(0, len(takers) - 1), "who")
+            taker, whole, own = takers[at]
             if data.draw(st.integers(0, 20), "leaves") == 20:
-                reader.close()
-                assert list(reader) == []
-                readers.pop(at)
+                taker.close()
+                assert list(taker) == []
+                takers.pop(at)
                 continue
-            message = next(reader, None)
+            message = next(taker, None)
             assert shared.kept <= limit
             if message is None:
                 assert own == whole
-                readers.pop(at)
+                takers.pop(at)
             else:
                 own += taken([message])
-        del reader
+        del taker
         assert (shared.kept, shared.waiting, len(shared._order)) == (0, 0, 0)
 
 
-def shortened(reader):
+def shortened(taker):
     """Read all.
 
     :raises OSError: or RuntimeError, if there is less than there was
     """
-    if len(list(reader)) < len(ALL):
+    if len(list(taker)) < len(ALL):
         raise RuntimeError("less")
 
 
 def test_a_copy_that_has_gone_ends_all_who_share_it_and_leaves_nothing_behind(tmp_path):
     shared = Batches(lambda path: str(tmp_path / "gone"))
-    readers = [shared.read(RECORDS) for _ in range(2)]
+    takers = [shared.take(RECORDS) for _ in range(2)]
     shared.settle()
-    for reader in readers:
+    for taker in takers:
         with pytest.raises((OSError, RuntimeError)):
-            shortened(reader)
+            shortened(taker)
     assert (shared.kept, shared.waiting) == (0, 0)
 
 
@@ -136,10 +136,10 @@ def test_when_much_waits_contents_come_from_their_copies(tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "CROWDED", 4 * MIB)
     (tmp_path / "copy").write_bytes(RECORDS[2].content)
     shared = Batches(lambda path: str(tmp_path / "copy"))
-    first = shared.read([record(9, 1000)] * 5000)
+    first = shared.take([record(9, 1000)] * 5000)
     assert shared.waiting == 5_000_000
     monkeypatch.setattr(outgoing, "SMALL", 50)
-    second = shared.read([RECORDS[2]])
+    second = shared.take([RECORDS[2]])
     assert shared.waiting == 5_000_000
     assert taken(second)
     first.close()
@@ -154,7 +154,7 @@ def test_what_cannot_be_sent_is_said_once_to_each(monkeypatch):
 
     monkeypatch.setattr("collfs.stream.outgoing.pack", refuse)
     shared = Batches(lambda path: "")
-    readers = [shared.read(RECORDS[:1]) for _ in range(2)]
-    found = [taken(reader) for reader in readers]
+    takers = [shared.take(RECORDS[:1]) for _ in range(2)]
+    found = [taken(taker) for taker in takers]
     assert found[0] == found[1]
     assert len(found[0]) == 1

@@ -105,3 +105,9 @@ def test_new_secrets_are_long_enough_and_differ():
     assert one != two
     assert find_secret({VARIABLE: one}) == one
     assert len(one) >= LEAST
+
+
+def test_without_curve_it_is_said_what_is_missing(monkeypatch):
+    monkeypatch.setattr("collfs_zmq.libzmq.has", lambda capability: capability != "curve")
+    with pytest.raises(OptionError, match="CURVE"):
+        Keys(new_secret())

@@ -19,7 +19,7 @@ import zmq
 from zmq.utils import z85
 
 import zmqnode
-from collfs_zmq import libzmq
+from collfs_zmq import libzmq, sockets
 from zmqservers import memory
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def test_what_is_no_key_and_no_text_is_refused(call, bad):
 @pytest.fixture(scope="module")
 def pair():
     """A ROUTER socket of ours and a DEALER socket of pyzmq, and a poller for ours."""
-    ours, theirs = libzmq.Context(), zmq.Context()
+    ours, theirs = sockets.Context(), zmq.Context()
     router = ours.socket(libzmq.ROUTER)
     router.set(libzmq.ROUTER_MANDATORY, 1)
     router.bind("tcp://127.0.0.1:*")
@@ -61,7 +61,7 @@ def pair():
     dealer.setsockopt(zmq.RCVTIMEO, 20000)
     dealer.setsockopt(zmq.IDENTITY, b"peer")
     dealer.connect(router.endpoint)
-    poller = libzmq.Poller()
+    poller = sockets.Poller()
     poller.register(router)
     yield router, dealer, poller
     dealer.close(0)
@@ -126,7 +126,7 @@ def test_who_is_not_there_is_an_error_of_send(pair):
 
 
 def test_an_address_in_use_or_none_is_an_error_with_its_name(pair):
-    context = libzmq.Context()
+    context = sockets.Context()
     try:
         for address in (pair[0].endpoint, "nothing://x"):
             with pytest.raises(OSError, match=address) as caught:
@@ -142,7 +142,7 @@ def test_an_address_in_use_or_none_is_an_error_with_its_name(pair):
 
 def test_descriptors_are_polled_beside_sockets_until_they_are_taken_out(pair):
     read, write = os.pipe()
-    poller = libzmq.Poller()
+    poller = sockets.Poller()
     poller.register(pair[0])
     poller.register(read)
     try:
@@ -173,14 +173,14 @@ def test_a_signal_ends_a_wait_and_its_handler_runs(pair):
 
 
 def test_the_monitor_tells_of_a_handshake_that_failed():
-    ours, theirs = libzmq.Context(), zmq.Context()
+    ours, theirs = sockets.Context(), zmq.Context()
     router = ours.socket(libzmq.ROUTER)
     router.set(libzmq.CURVE_SERVER, 1)
     router.set(libzmq.CURVE_SECRETKEY, zmq.curve_keypair()[1])
     events = libzmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | libzmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     monitor = router.monitor(events)
     router.bind("tcp://127.0.0.1:*")
-    poller = libzmq.Poller()
+    poller = sockets.Poller()
     poller.register(monitor)
     plain = theirs.socket(zmq.DEALER)
     plain.connect(router.endpoint)

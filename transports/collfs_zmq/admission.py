@@ -13,7 +13,11 @@ Rules of the file: whatever isn't exactly what is expected is refused; never wai
 
 from __future__ import annotations
 
-from .libzmq import LINGER, REP, Again, Context, Socket
+from .libzmq import LINGER, REP, Again
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .sockets import Context, Socket
 
 ENDPOINT = "inproc://zeromq.zap.01"  # RFC 27
 VERSION = b"1.0"

@@ -2,12 +2,12 @@
 
 ::
 
-    records --> Batch: found --messages()--> made [ | | | ]        each reader takes them at its own pace
+    records --> Batch: found --messages()--> made [ | | | ]        each taker takes them at its own pace
                                               base ^   ^ ^
-                              a reader left behind |   | readers
+                               a taker left behind |   | takers
 
 A root with 16 servers below packed, read and summed every byte 16 times, on the one thread that also answers: more than
-half of its time. What the first reader has taken is kept until the others have it, up to :data:`KEPT` bytes for all;
+half of its time. What the first one has taken is kept until the others have it, up to :data:`KEPT` bytes for all;
 who is further behind makes the messages anew, out of the copies in the store.
 
 Rules of the file: who is slow costs the others neither time nor memory without limit; one thread.
@@ -31,11 +31,11 @@ else:
     from _collections import deque  # the package would read operator, keyword and reprlib beside it
 
 CROWDED = 32 << 20  # bytes of content that wait in memory; beyond, the copies in the store are sent
-KEPT = 64 << 20  # bytes of messages that some readers have taken and others haven't
+KEPT = 64 << 20  # bytes of messages that some have taken and others haven't
 
 
 class Batches:
-    """All batches that somebody still reads. ``waiting``: bytes of content that they hold; ``kept``: of messages."""
+    """All batches that somebody still takes. ``waiting``: bytes of content that they hold; ``kept``: of messages."""
 
     def __init__(self, copy_of: Callable[[str], str]) -> None:
         """
@@ -46,21 +46,21 @@ class Batches:
         self._fresh: dict[tuple[int, ...], tuple[Sequence[Record], Batch]] = {}
         self._order: deque[Batch] = deque()
 
-    def read(self, records: Sequence[Record]) -> Reader:
-        """The messages for *records*: one reader's. Others who read the same ones before :meth:`settle` share them."""
+    def take(self, records: Sequence[Record]) -> Taker:
+        """The messages for *records*, for one. Others who take the same ones before :meth:`settle` share them."""
         key = tuple(map(id, records))
         _, batch = self._fresh.get(key, (records, None))
-        if batch is None or not batch.readers:
+        if batch is None or not batch.takers:
             batch = Batch(self, parcels(records, self.copy_of, self.waiting > CROWDED))
             self._fresh[key] = (records, batch)  # as long as the records live, nothing else has their ids
-        return Reader(batch)
+        return Taker(batch)
 
     def settle(self) -> None:
         """All who share what has come by now have said so."""
         self._fresh.clear()
 
     def keep(self, batch: Batch, message: Message) -> None:
-        """Keep *message* for those who haven't read it, and let go of the oldest ones."""
+        """Keep *message* for those who haven't taken it, and let go of the oldest ones."""
         if not batch.made:
             self._order.append(batch)
         batch.made.append(message)
@@ -71,12 +71,12 @@ class Batches:
                 self._order.popleft()
 
     def drop(self, batch: Batch) -> None:
-        """Nobody reads *batch* any more."""
+        """Nobody takes from *batch* any more."""
         self.waiting -= batch.size
         self.let_go(batch)
 
     def let_go(self, batch: Batch) -> None:
-        """Nobody will read again what has been made of *batch*."""
+        """Nobody will take again what has been made of *batch*."""
         if batch.made:
             self.kept -= sum([len(payload) for _, payload in batch.made])
             batch.made.clear()
@@ -86,10 +86,10 @@ class Batches:
 class Batch:
     """Messages in the making. ``made``: those from number ``base`` on that have been made and are kept."""
 
-    __slots__ = ("all", "base", "found", "made", "readers", "size", "source")
+    __slots__ = ("all", "base", "found", "made", "size", "source", "takers")
 
     def __init__(self, batches: Batches, found: Sequence[Parcel]) -> None:
-        self.all, self.found, self.readers, self.base = batches, found, 0, 0
+        self.all, self.found, self.takers, self.base = batches, found, 0, 0
         self.made: deque[Message] = deque()
         self.source = messages(found)
         self.size = held(found)
@@ -101,7 +101,7 @@ class Batch:
         self.base += 1
 
 
-class Reader:
+class Taker:
     """An iterator over the messages of a batch.
 
     :raises OSError: from next(), if a copy has gone; what is missing then goes native where it is missed
@@ -113,7 +113,7 @@ class Reader:
         self._batch: Batch | None = batch
         self._at = 0
         self._own: Iterator[Message] | None = None
-        batch.readers += 1
+        batch.takers += 1
 
     def __iter__(self) -> Iterator[Message]:
         return self
@@ -134,7 +134,7 @@ class Reader:
             self.close()
             raise
         if self._at == end:
-            if batch.readers > 1:
+            if batch.takers > 1:
                 batch.all.keep(batch, message)
             else:
                 batch.all.let_go(batch)
@@ -143,11 +143,11 @@ class Reader:
         return message
 
     def close(self) -> None:
-        """Read no more."""
+        """Take no more."""
         batch, self._batch = self._batch, None
         if batch is not None:
-            batch.readers -= 1
-            if not batch.readers:
+            batch.takers -= 1
+            if not batch.takers:
                 batch.all.drop(batch)
 
     def __del__(self) -> None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collfs.stream import Message
 
     from .desk import Desk
-    from .libzmq import Socket
     from .plans import Plans
+    from .sockets import Socket
 else:
     from _collections import deque  # the package would read operator, keyword and reprlib beside it
 
@@ -74,7 +74,7 @@ class Child:
         for key in list(self._ready) if number is None else [number]:
             records = self._ready.pop(key, None)
             if records:
-                self._queue.append((wire.DATA, key, self.link.batches.read(records)))
+                self._queue.append((wire.DATA, key, self.link.batches.take(records)))
 
     def tell_plan(self, program: str, index: int, piece: bytes) -> None:
         """Tell this server what *program* will want."""

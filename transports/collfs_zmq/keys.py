@@ -63,7 +63,15 @@ class Keys:
     """The two key pairs, as Z85 texts for ``ZMQ_CURVE_...`` options (RFC 32/Z85)."""
 
     def __init__(self, secret: str) -> None:
-        from .libzmq import curve_public, z85_decode, z85_encode
+        """
+        :raises OptionError: if libzmq was made without CURVE
+        """
+        from .libzmq import curve_public, has, z85_decode, z85_encode
+
+        if not has("curve"):
+            raise OptionError(
+                "servers of several nodes need CURVE, and the libzmq of this pyzmq has none. Install another"
+            )
 
         def private(person: bytes) -> bytes:
             return z85_encode(blake2b(secret.encode(), digest_size=32, person=person).digest())

@@ -23,9 +23,10 @@ from .admission import Admission
 from .crowd import Crowd
 from .desk import Desk
 from .downlink import MESSAGES, Downlink
-from .libzmq import Again, Context, Poller, Socket, ZMQError
+from .libzmq import Again, ZMQError
 from .log import Log
 from .plans import Plans
+from .sockets import Context, Poller, Socket
 from .uplink import Uplink
 
 TYPE_CHECKING = False
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .keys import Keys
-    from .libzmq import Source as Pollable
     from .reports import Reports
     from .shelf import NodeShelf
+    from .sockets import Source as Pollable
     from .source import Source
 
 TICK = 0.25  # seconds

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collfs.record import Want
 
     from .desk import Desk
-    from .libzmq import Socket
     from .plans import Plans
+    from .sockets import Socket
 
 JOINING, JOINED, ALONE = "joining", "joined", "alone"
 HOPS = 64  # of one search; a tree of any size is less deep

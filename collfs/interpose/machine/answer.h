@@ -122,6 +122,7 @@ static i64 on_mirror(const char *mirror) {
   }
   if (fd >= 0) {
     __atomic_fetch_or(&cell.mirror_fds[fd >> 6], 1UL << (fd & 63), __ATOMIC_RELAXED);
+    __atomic_store_n(&cell.mirrors, 1, __ATOMIC_RELAXED);
     return counted(OP_OPENDIR, O_REDIRECTED, fd);
   }
   if (fd == -E_MFILE || fd == -E_NFILE || fd == -E_INTR) return counted(OP_OPENDIR, O_REDIRECTED, fd);

@@ -137,13 +137,20 @@ static void apply_change(struct table *t, const struct change *c, const u64 *a) 
 }
 
 /* A call relative to a mirror descriptor means the original directory. If fd is one, its original name + "/" goes to
- * b and its length is returned, else 0. The bit in the cell is a hint (descriptors are closed and reused); the kernel's
- * own name for the descriptor decides: "<store>/m/<entry in hex>.<sequence>". */
+ * b and its length is returned, else 0. The bit in the cell is a hint (descriptors are closed and reused), and so is
+ * the device, for copies (dup, F_DUPFD, received by a socket); the kernel's own name for the descriptor decides:
+ * "<store>/m/<entry in hex>.<sequence>". */
 static COLD i64 mirror_origin(struct table *t, i64 fd, char *b) {
-  if (fd < 0 || fd >= MAX_FD || !(__atomic_load_n(&cell.mirror_fds[fd >> 6], __ATOMIC_RELAXED) >> (fd & 63) & 1)) return 0;
+  if (fd < 0 || !__atomic_load_n(&cell.mirrors, __ATOMIC_RELAXED)) return 0;
+  u64 *word = fd < MAX_FD ? &cell.mirror_fds[fd >> 6] : 0, bit = 1UL << (fd & 63);
+  if (!word || !(__atomic_load_n(word, __ATOMIC_RELAXED) & bit)) {
+    u64 st[STAT_SIZE / 8]; /* st_dev comes first */
+    if (sys2(NR_fstat, fd, st) < 0 || st[0] != t->mirror_dev) return 0;
+    word = 0;
+  }
   i64 n = directory_name(fd, b), i = t->mirror_len;
   if (n <= i || !same(b, AT(t, t->mirror_off), (u32)i)) {
-    __atomic_fetch_and(&cell.mirror_fds[fd >> 6], ~(1UL << (fd & 63)), __ATOMIC_RELAXED);
+    if (word) __atomic_fetch_and(word, ~bit, __ATOMIC_RELAXED);
     return 0;
   }
   u64 off = 0;

@@ -26,13 +26,13 @@ typedef long i64;
 
 enum {
   TABLE_MAGIC = 0x464c4c43, /* "CLLF" */
-  TABLE_VERSION = 2,
+  TABLE_VERSION = 3,
   MAX_PREFIX = 64,
   RING = 128,      /* hashes of the last invalidated paths */
   SEEN = 4096,     /* hashes of misses already noted */
   WRITTEN = 4096,  /* words of 32 bits: names changed by this job, by hash; bits are only set */
   MISS_LOG = 1 << 18, /* bytes */
-  MAX_FD = 4096,   /* descriptors that may be mirrors */
+  MAX_FD = 4096,   /* descriptors that opendir may give for a mirror */
 };
 
 /* kinds of an entry: bits 0..7 of entry.word */
@@ -83,6 +83,7 @@ struct cell {
   u64 copy_dev, copy_ino; /* st_dev and st_ino of its original */
   u64 row_calls[ROWS];
   u64 count[OPS][OUTCOMES];
+  u64 mirrors;        /* != 0: opendir has given a mirror in this process */
   u64 mirror_fds[MAX_FD / 64];
   u64 python[PY_FUNCTIONS]; /* addresses of CPython's functions */
 };
@@ -134,6 +135,7 @@ struct table {
   u64 miss_pos, misses;
   u32 nprefix, mirror_len;
   u32 mirror_off, pad; /* "<store>/m/": where mirror directories lie, links resolved */
+  u64 mirror_dev;      /* st_dev of that directory */
   struct prefix prefix[MAX_PREFIX];
   u32 ring[RING];
   u32 seen[SEEN];

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ctypes import Structure, c_char_p, c_uint8, c_uint32, c_uint64, sizeof
 
-TABLE_MAGIC, TABLE_VERSION = 0x464C4C43, 2
+TABLE_MAGIC, TABLE_VERSION = 0x464C4C43, 3
 MAX_PREFIX, RING, SEEN, WRITTEN, MISS_LOG, MAX_FD = 64, 128, 4096, 4096, 1 << 18, 4096
 
 K_UNKNOWN, K_FILE, K_REG, K_DIR, K_ABSENT, K_NATIVE, K_WRITTEN = range(7)
@@ -66,6 +66,7 @@ class Cell(Structure):
         ("copy_ino", c_uint64),
         ("row_calls", c_uint64 * len(ROW_NAMES)),
         ("count", (c_uint64 * len(OUTCOMES)) * len(OPERATIONS)),
+        ("mirrors", c_uint64),
         ("mirror_fds", c_uint64 * (MAX_FD // 64)),
         ("python", c_uint64 * len(PYTHON_FUNCTIONS)),
     ]
@@ -101,6 +102,7 @@ class TableHeader(Structure):
         ("mirror_len", c_uint32),
         ("mirror_off", c_uint32),
         ("pad", c_uint32),
+        ("mirror_dev", c_uint64),
         ("prefix", Prefix * MAX_PREFIX),
         ("ring", c_uint32 * RING),
         ("seen", c_uint32 * SEEN),
