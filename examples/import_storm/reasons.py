@@ -35,10 +35,10 @@ _STDLIB = {
     ),
     COLLFS: "_ctypes _struct ctypes ctypes/_endian struct",
     LIBRARY: (
-        "_blake2 _compat_pickle _pickle _socket _weakrefset binascii collections collections/abc contextlib copyreg "
-        "enum functools heapq _heapq _queue importlib/_abc keyword operator pickle queue re re/_casefix re/_compiler "
-        "re/_constants re/_parser reprlib resource select sre_compile sre_constants sre_parse threading types "
-        "weakref zlib"
+        "_blake2 _compat_pickle _pickle _socket _typing _weakrefset binascii collections collections/abc "
+        "contextlib copyreg enum functools heapq _heapq _queue importlib/_abc keyword operator pickle queue re "
+        "re/_casefix re/_compiler re/_constants re/_parser reprlib resource select sre_compile sre_constants "
+        "sre_parse threading types typing weakref zlib"
     ),
 }
 #: The same in site-packages: packages, with all that is in them.

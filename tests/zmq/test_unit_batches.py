@@ -109,7 +109,7 @@ def test_each_taker_gets_all_whatever_the_others_do_and_what_is_kept_is_bounded(
                 takers.pop(at)
             else:
                 own += taken([message])
-        del taker
+        taker = None
         assert (shared.kept, shared.waiting, len(shared._order)) == (0, 0, 0)
 
 
