@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
+import zmqnode
 from bootsite import TREE
 
 pytestmark = [pytest.mark.mpi, pytest.mark.skipif(find_spec("zmq") is None, reason="pyzmq is not installed")]
@@ -157,6 +158,7 @@ def test_one_server_that_does_not_start_is_the_same_error_or_fallback_on_all_ran
     fake = tmp_path / "fake"
     fake.mkdir()
     (fake / "zmq.py").write_text("raise ImportError('no zmq here')\n")
+    (fake / "sitecustomize.py").write_text(zmqnode.NO_LIBRARY)
     env = {"NO_ZMQ": str(fake), "FALLBACK": fallback}
     ended = site.run(4, REFUSED, each=1, env=env)
     for told in ended.ranks:
