@@ -117,9 +117,6 @@ class Manifest:
 
         Each path is wanted once: content and listings bring the metadata along, and a listing answers for the names
         that are not in it. Listings are wanted as NAMES: the metadata that was in use has entries of its own.
-
-        Neighbours stand together: a network file system asks for each folder of a path again after some seconds (man 5
-        nfs, ``acdirmin``).
         """
         listings, metadata, contents = [], [], []
         for path, aspects in self.entries.items():
@@ -129,8 +126,7 @@ class Manifest:
                 listings.append(Want(path, NAMES))
             elif CONTENT not in aspects and (META in aspects or not self._lists(os.path.dirname(path))):
                 metadata.append(Want(path, META))
-        listings.sort(key=lambda want: (want.path.rstrip("/").count("/"), want.path))
-        metadata.sort(key=lambda want: want.path)
+        listings.sort(key=lambda want: want.path.rstrip("/").count("/"))
         return listings + metadata + contents
 
     def _lists(self, directory: str) -> bool:
