@@ -12,8 +12,9 @@ import  ``own_s``        the reader's seconds beside its operations; or, as ``be
 import  ``cpu_s``        more than what was counted on the node. Not with collfs across nodes: there all was
 ======  ===============  =============================================================================================
 
-The start is fitted to the time at which collfs was active, the import then to the whole time. With MPI the ranks do all
-of the import's work themselves, so reading and computing take turns (scale.py).
+The start is fitted to the time at which collfs was active, the import then to the whole time. Reading and computing
+take turns (scale.py) with MPI, where the ranks do all of the import's work themselves, and without a manifest, where
+nothing is read before somebody waits for it.
 
 Rules of the file: runs with more than FEW nodes are looked at by :func:`validate` only.
 """
@@ -99,12 +100,13 @@ def fit(results: Results) -> dict[str, scale.Program]:
         busy = max(counts)  # nodes, when processor time was counted: seconds of cores that all were taken
         alone = min(busy, lab.cores) / min(busy, threads)
         program = counted(counts)
+        bare = method.partition("+manifest")[0]
+        across = bare in ACROSS
         program = program._replace(
-            turns=method.partition("+manifest")[0] in BY_RANKS,
+            turns=across and (bare in BY_RANKS or bare == method),
             cpu_s=program.cpu_s * alone,
             after=program.after._replace(cpu_s=program.after.cpu_s * alone),
         )
-        across = method.partition("+manifest")[0] in ACROSS
         found[method] = _import(_start(program, lab, counts), lab, counts, across)
     return found
 

@@ -31,6 +31,10 @@ TRUE = {  # what each rank does, and what results.json would say of the processo
         scale.Program(265, own_s=0.1, cpu_s=0.3, root_ops=2700, after=scale.Work(cpu_s=0.8), behind_s=0.4, turns=True),
         (0.2, 0.8),
     ),
+    "zmq": (
+        scale.Program(180, own_s=0.1, cpu_s=0.3, root_ops=3000, after=scale.Work(cpu_s=2.4, own_s=0.3), turns=True),
+        (0.1, 1.2),
+    ),
     "zmq+manifest": (
         scale.Program(300, own_s=0.1, cpu_s=0.4, root_ops=2500, after=scale.Work(cpu_s=1.8), behind_s=1.8),
         (0.1, 0.6),

@@ -237,7 +237,7 @@ def test_the_report_says_what_is_model_and_what_is_measured(made):
     for words in (
         "measurement beside model",
         "65,536 ranks on 1,024 nodes: model only",
-        "Of 10 predictions, 10 are within 20%.",
+        "Of 12 predictions, 12 are within 20%.",
         "the goal of 60 s",
     ):
         assert words in said
