@@ -153,6 +153,11 @@ def test_descriptors_are_polled_beside_sockets_until_they_are_taken_out(pair):
         assert poller.poll(0) == []
         with pytest.raises(ValueError, match=r"not in|remove"):
             poller.unregister(read)
+        poller.register(read)
+        poller.unregister(pair[0])  # the one before it
+        assert poller.poll(20000) == [read]
+        os.read(read, 1)
+        assert poller.poll(0) == []
     finally:
         os.close(read)
         os.close(write)
